@@ -1,0 +1,1 @@
+"""DHCP: a Pi's address, and where its boot files are."""

@@ -1,0 +1,1 @@
+"""The virtual rack: a PoE switch and Pis that boot for real, in network namespaces."""

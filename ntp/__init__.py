@@ -1,0 +1,1 @@
+"""NTP: the time for boards that have no clock."""

@@ -1,0 +1,1 @@
+"""The hello protocol and the image: how a Pi is installed."""

@@ -1,0 +1,1 @@
+"""TFTP: the boot files."""

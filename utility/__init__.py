@@ -1,0 +1,1 @@
+"""Configuration, hosts, switches, and what every service thread shares."""

@@ -1,0 +1,185 @@
+"""What the service threads share: the stages of a boot, the report they make of a Pi, and how they start and stop.
+
+Holds no protocol and no configuration. A service binds its sockets in its constructor, works in `run()` until
+`stop()`, and tells what it saw through the `Reporter` it was given.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import FrameType
+from typing import Protocol
+
+log = logging.getLogger("piman.service")
+
+
+class Stage(StrEnum):
+    """Where a Pi is between power-on and work, in the order in which a boot passes them."""
+
+    DISCOVER = "discover"  # it asked for an address
+    LEASE = "lease"  # it has one
+    FIRMWARE = "firmware"  # it fetches boot files
+    KERNEL = "kernel"  # it fetches kernel and initramfs
+    HELLO = "hello"  # its installer talks to us
+    FORMAT = "format"  # it was told to format
+    IMAGE = "image"  # it takes the root file system
+    BOOT = "boot"  # it was told to boot what is on its card
+    UP = "up"  # what is on its card was heard
+    FAILED = "failed"  # it gave up, with a reason
+
+
+class Severity(StrEnum):
+    """How much an event matters: a milestone, something an operator should look at, something that failed."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One thing that a service saw of one Pi. Empty fields leave on the board what was there.
+
+    mac       the Pi, as `aa:bb:cc:dd:ee:ff`
+    stage     the stage it reached, None for no change
+    heard     what the Pi said last, in a few words
+    sent      what we sent it last, in a few words
+    event     a line for the Pi's timeline; empty: the board alone
+    done      bytes of the step's transfer so far; total is 0 when not known
+    facts     what was learnt: model, revision, serial, sd_bytes, image, address ...
+    """
+
+    mac: str
+    stage: Stage | None = None
+    heard: str = ""
+    sent: str = ""
+    event: str = ""
+    severity: Severity = Severity.INFO
+    done: int | None = None
+    total: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+Reporter = Callable[[Report], None]
+
+
+class Service(Protocol):
+    """A thread's work. The constructor binds; `run` returns after `stop`, or raises, which ends the process."""
+
+    name: str
+
+    def run(self) -> None: ...
+
+    def stop(self) -> None:
+        """Make `run` return soon. Any thread, any number of times."""
+
+
+class Waker:
+    """Wakes a loop that waits in select: add `fileno()` to what it waits for, call `wake()` from any thread."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def wake(self) -> None:
+        try:
+            self._writer.send(b"\0")
+        except (BlockingIOError, OSError):  # already full of wake-ups, or already closed
+            return
+
+    def drain(self) -> None:
+        """Forget the wake-ups so far, for a loop that goes on after one."""
+        try:
+            while self._reader.recv(512):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+def run_services(
+    services: Sequence[Service], reload: Callable[[], None], ready: Callable[[], None], grace: float = 0.8
+) -> str:
+    """Run each service in a thread of its name until a signal or a failure; return the failure, or "".
+
+    SIGTERM and SIGINT stop all, SIGHUP calls `reload`. The first service to raise stops the others and is named in
+    the answer: a half-working manager is worse than one that systemd starts again. Threads that have not ended
+    `grace` seconds after the stop are left behind (they are daemons). Must be called in the main thread.
+    """
+    waker = Waker()
+    failure: list[str] = []
+
+    def work(service: Service) -> None:
+        try:
+            service.run()
+            if not stopping.is_set():
+                failure.append(f"{service.name} ended by itself")
+        except Exception as error:
+            log.exception("%s failed", service.name)
+            failure.append(f"{service.name}: {error}")
+        waker.wake()
+
+    stopping = threading.Event()
+    threads = [threading.Thread(target=work, args=(each,), name=each.name, daemon=True) for each in services]
+    asked: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        waker.wake()
+
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in handled}
+    try:
+        for thread in threads:
+            thread.start()
+        ready()
+        while not failure:
+            select.select([waker], [], [])
+            waker.drain()
+            if any(number != signal.SIGHUP for number in asked):
+                break
+            if asked:
+                asked.clear()
+                reload()
+        stopping.set()
+        for service in services:
+            service.stop()
+        deadline = threading.TIMEOUT_MAX if grace < 0 else grace
+        for thread in threads:
+            thread.join(deadline / len(threads))
+            if thread.is_alive():
+                log.warning("%s did not stop in time", thread.name)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        waker.close()
+    return failure[0] if failure else ""
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd `READY=1`, `STOPPING=1` ... where it asked to be told (sd_notify(3)); elsewhere nothing."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.connect(address)
+            channel.send(state.encode())
+        except OSError as error:
+            log.warning("systemd could not be told %s: %s", state, error)
