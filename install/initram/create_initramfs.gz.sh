@@ -5,7 +5,7 @@
 # --refresh asks Debian for newer packages; otherwise what an earlier run downloaded is used, and no network is needed.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=install/debian.sh
+# shellcheck source-path=SCRIPTDIR source=../debian.sh
 . "$HERE/../debian.sh"
 
 arch=arm64
