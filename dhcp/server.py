@@ -1,0 +1,299 @@
+"""The DHCP thread: its two sockets, the replies that wait, and the log. Must hold no rule of the protocol.
+
+Two sockets, because a client without an address can be neither heard nor answered through one of the kernel's:
+
+  raw   AF_PACKET on the interface. Hears every datagram to port 67, once, broadcast or to us, and sends frames straight
+        to a MAC. A filter in the kernel lets nothing else up.
+  udp   bound to port 67, so that no other program takes it and the kernel answers no renewal with "port unreachable".
+        Its filter lets nothing in, so nothing is handled twice. Sends to clients that have their address.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import heapq
+import itertools
+import logging
+import selectors
+import socket
+import struct
+import time
+from collections import Counter
+from ipaddress import IPv4Address
+
+from dhcp.packet import Frame, PacketError, parse, parse_frame
+from dhcp.policy import DhcpPolicy, Ignore, Notice, Reply
+from utility.service import Reporter, Severity, Waker
+
+log = logging.getLogger("piman.dhcp")
+
+ETHERTYPE_IP = 0x0800
+BURST = 64  # frames handled before the replies that wait get their turn
+RECEIVE_BUFFER = 1 << 20  # a rack that powers on at once
+MAX_FRAME = 65535
+LINK_CHECK = 1.0  # seconds between looks at an interface that went down
+
+# linux/if_packet.h, asm-generic/socket.h, linux/in.h
+SOL_PACKET, PACKET_AUXDATA = 263, 8
+PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4
+TP_STATUS_CSUMNOTREADY, TP_STATUS_VLAN_VALID = 1 << 3, 1 << 4
+SO_ATTACH_FILTER = 26
+IP_PKTINFO = 8
+_AUXDATA = struct.Struct("IIIHHHH")  # status, length, captured, mac offset, ip offset, VLAN tag, its ethertype
+
+# linux/sockios.h, linux/if_arp.h
+SIOCDARP, SIOCSARP = 0x8953, 0x8955
+ATF_COM, ATF_PERM = 2, 4
+ARPHRD_ETHER = 1
+_ARP_REQUEST = struct.Struct("=HH4s8xH6s8xI16x16s")
+
+# Classic BPF: code, jump if true, jump if false, operand. The frame starts at its Ethernet header.
+_LOAD_HALF, _LOAD_BYTE, _LOAD_IP_SIZE, _LOAD_HALF_AT_X = 0x28, 0x30, 0xB1, 0x48
+_JUMP_EQUAL, _JUMP_ANY_BIT, _RETURN = 0x15, 0x45, 0x06
+_Program = list[tuple[int, int, int, int]]
+NOTHING: _Program = [(_RETURN, 0, 0, 0)]
+
+
+def udp_to(port: int) -> _Program:
+    """A filter that passes Ethernet frames with IPv4 UDP datagrams, or their first fragments, to `port`."""
+    return [
+        (_LOAD_HALF, 0, 0, 12),
+        (_JUMP_EQUAL, 0, 8, ETHERTYPE_IP),
+        (_LOAD_BYTE, 0, 0, 23),
+        (_JUMP_EQUAL, 0, 6, socket.IPPROTO_UDP),
+        (_LOAD_HALF, 0, 0, 20),
+        (_JUMP_ANY_BIT, 4, 0, 0x1FFF),
+        (_LOAD_IP_SIZE, 0, 0, 14),
+        (_LOAD_HALF_AT_X, 0, 0, 14 + 2),
+        (_JUMP_EQUAL, 0, 1, port),
+        (_RETURN, 0, 0, MAX_FRAME),
+        (_RETURN, 0, 0, 0),
+    ]
+
+
+def _attach(sock: socket.socket, program: _Program) -> None:
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
+
+
+def _explain(error: OSError, text: str) -> OSError:
+    return OSError(error.errno, f"{text}: {error.strerror}")
+
+
+def _open_raw(interface: str, port: int) -> socket.socket:
+    """Bound after its filter is in place, so that it never holds a frame that the filter would refuse."""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError as error:
+        others = ", ".join(name for _, name in socket.if_nameindex())
+        raise OSError(errno.ENODEV, f"there is no network interface {interface}; there are: {others}") from error
+    try:
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except OSError as error:
+        raise _explain(error, "DHCP needs raw sockets: root, or the capability CAP_NET_RAW") from error
+    try:
+        _attach(raw, udp_to(port))
+        raw.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        raw.setblocking(False)
+        raw.bind((interface, ETHERTYPE_IP))
+    except OSError as error:
+        raw.close()
+        raise _explain(error, f"a raw socket on {interface}") from error
+    return raw
+
+
+def _open_udp(interface: str, port: int) -> socket.socket:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        _attach(udp, NOTHING)
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+        udp.setblocking(False)
+        udp.bind(("", port))
+    except OSError as error:
+        udp.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _explain(error, f"UDP port {port} on {interface}, another DHCP server runs here") from error
+        raise _explain(error, f"UDP port {port} on {interface}") from error
+    return udp
+
+
+class DhcpServer:
+    """Answers what comes in on one interface. The constructor binds, and raises OSError with a sentence.
+
+    counters    "received", "sent", and what was dropped per reason
+    """
+
+    name = "dhcp"
+
+    def __init__(self, interface: str, policy: DhcpPolicy, report: Reporter, port: int = 67) -> None:
+        self.counters: Counter[str] = Counter()
+        self._interface = interface
+        self._policy = policy
+        self._report = report
+        self._port = port
+        self._server = policy.settings.server
+        self._destinations = {self._server, policy.settings.network.broadcast_address, IPv4Address("255.255.255.255")}
+        self._raw = _open_raw(interface, port)
+        try:
+            self._udp = _open_udp(interface, port)
+        except OSError:
+            self._raw.close()
+            raise
+        self._mac = bytes(self._raw.getsockname()[4]).hex(":")
+        self._waker = Waker()
+        self._stopped = False
+        self._link_lost = False
+        self._order = itertools.count()  # replies of one deadline leave in the order in which they were decided
+        self._waiting: list[tuple[float, int, Reply]] = []
+        self._pinned: dict[IPv4Address, str] = {}
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serve until `stop()`. Raises OSError where the interface is gone."""
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._raw, selectors.EVENT_READ)
+                selector.register(self._waker, selectors.EVENT_READ)
+                while not self._stopped:
+                    if any(key.fileobj is self._raw for key, _ in selector.select(self._timeout())):
+                        self._receive()
+                    self._send_due()
+                    if self._link_lost:
+                        self._check_link()
+        finally:
+            for address in list(self._pinned):
+                self._unpin(address)
+            self._raw.close()
+            self._udp.close()
+            self._waker.close()
+
+    def _timeout(self) -> float | None:
+        if self._waiting:
+            return max(0.0, self._waiting[0][0] - time.monotonic())
+        return LINK_CHECK if self._link_lost else None
+
+    # --- in ---
+
+    def _receive(self) -> None:
+        for _ in range(BURST):
+            try:
+                data, extra, _flags, sender = self._raw.recvmsg(MAX_FRAME, socket.CMSG_SPACE(_AUXDATA.size))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._link_lost = True
+                log.warning("%s: %s", self._interface, error.strerror)
+                return
+            self._link_lost = False
+            status, tag = 0, 0
+            for level, kind, content in extra:
+                if level == SOL_PACKET and kind == PACKET_AUXDATA and len(content) >= _AUXDATA.size:
+                    status, _, _, _, _, tag, _ = _AUXDATA.unpack_from(content)
+            if sender[2] in (PACKET_OTHERHOST, PACKET_OUTGOING):
+                self._drop("not to us", f"packet type {sender[2]}")
+            elif status & TP_STATUS_VLAN_VALID and tag & 0xFFF:
+                self._drop("another VLAN", f"VLAN {tag & 0xFFF}")
+            else:
+                self._handle(data, not status & TP_STATUS_CSUMNOTREADY)
+
+    def _handle(self, data: bytes, checksum_ready: bool) -> None:
+        self.counters["received"] += 1
+        try:
+            frame = parse_frame(data, checksum_ready)
+            request = parse(frame.payload)
+        except PacketError as error:
+            self._drop("malformed", str(error))
+            return
+        if frame.destination not in self._destinations:
+            self._drop("not to us", f"to {frame.destination}")
+            return
+        now = time.monotonic()
+        for action in self._policy.receive(request, now):
+            match action:
+                case Ignore(reason):
+                    self._drop(reason, f"from {frame.source_mac}, chaddr {request.chaddr.hex(':')}")
+                case Notice():
+                    self._tell(action)
+                case Reply():
+                    if action.not_before > now:
+                        heapq.heappush(self._waiting, (action.not_before, next(self._order), action))
+                    else:
+                        self._send(action)
+
+    def _drop(self, reason: str, detail: str) -> None:
+        self.counters[reason] += 1
+        log.debug("dropped, %s: %s", reason, detail)
+
+    def _check_link(self) -> None:
+        """A cable that was pulled comes back by itself; an interface that was removed does not, and has no name."""
+        if not self._raw.getsockname()[0]:
+            raise OSError(errno.ENODEV, f"the network interface {self._interface} is gone")
+
+    # --- out ---
+
+    def _send_due(self) -> None:
+        while self._waiting and self._waiting[0][0] <= time.monotonic():
+            self._send(heapq.heappop(self._waiting)[2])
+
+    def _send(self, reply: Reply) -> None:
+        if reply.neighbour:
+            self._pin(reply.packet.yiaddr, reply.packet.mac)
+        elif reply.packet.yiaddr in self._pinned:  # what speaks now answers ARP, and may be another board
+            self._unpin(reply.packet.yiaddr)
+        try:
+            payload = reply.packet.encode()
+            if reply.mac:
+                frame = Frame(self._mac, reply.mac, self._server, reply.address, self._port, reply.port, payload)
+                self._raw.send(frame.encode())
+            else:
+                # The interface may have more addresses: the client knows us by one of them.
+                source = struct.pack("=i4s4x", 0, self._server.packed)
+                target = (str(reply.address), reply.port)
+                self._udp.sendmsg([payload], [(socket.IPPROTO_IP, IP_PKTINFO, source)], 0, target)
+        except (OSError, PacketError) as error:  # a full queue, no route: the client asks again
+            self._drop("not sent", f"to {reply.address}: {error}")
+            return
+        self.counters["sent"] += 1
+        if reply.notice is not None:
+            self._tell(reply.notice)
+
+    def _tell(self, notice: Notice) -> None:
+        report = notice.report
+        if report.event and notice.name:
+            level = logging.WARNING if report.severity is Severity.WARNING else logging.INFO
+            log.log(level, "%s: %s", notice.name, report.event)
+        else:
+            log.debug("%s: heard %r, sent %r %s", notice.name or report.mac, report.heard, report.sent, report.event)
+        self._report(report)
+
+    # --- neighbours that answer no ARP ---
+
+    def _pin(self, address: IPv4Address, mac: str) -> None:
+        if self._neighbour(SIOCSARP, address, mac, ATF_COM | ATF_PERM):
+            self._pinned[address] = mac
+
+    def _unpin(self, address: IPv4Address) -> None:
+        self._neighbour(SIOCDARP, address, self._pinned.pop(address), 0)
+
+    def _neighbour(self, request: int, address: IPv4Address, mac: str, flags: int) -> bool:
+        arp = _ARP_REQUEST.pack(
+            socket.AF_INET,
+            0,
+            address.packed,
+            ARPHRD_ETHER,
+            bytes.fromhex(mac.replace(":", "")),
+            flags,
+            self._interface.encode(),
+        )
+        try:
+            fcntl.ioctl(self._udp, request, arp)
+        except OSError as error:
+            log.debug("neighbour entry %s %s: %s", address, mac, error)
+            return False
+        return True
