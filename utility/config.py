@@ -1,11 +1,26 @@
-"""config.yaml and .env, parsed into frozen dataclasses; the only module that reads YAML."""
+"""config.yaml and .env, parsed into frozen dataclasses; the only module that reads YAML.
+
+Every value is text with a place (file, line, key) until a kind, a function from text to value, has accepted it. The
+same kinds serve config.yaml and the PIMAN_ variables. Nothing stops at the first mistake: problems are collected, and
+raised together as ConfigError. No service, no log and no hosts.csv here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import difflib
+import io
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from dotenv.parser import parse_stream
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +32,16 @@ class Problem:
     key: str
     text: str
 
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else str(self.file)
+        return ": ".join(part for part in (place, self.key, self.text) if part)
+
 
 class ConfigError(Exception):
     """All the problems of the files a user edits, in one report; `str()` is that report, a line a problem."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__("\n".join(f"{p.file}:{p.line}: {p.key}: {p.text}" for p in problems))
+        super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
 
@@ -61,6 +80,16 @@ class Switch:
     snmp: SnmpAccess = SnmpAccess()
     off_time: float = 5.0
     protected_ports: frozenset[int] = frozenset()
+    driver: str = ""  # empty: found out from the switch
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    """How the Pis are polled and what is raised when they are not well."""
+
+    interval: float = 60.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    channels: tuple[str, ...] = field(default=(), repr=False)  # a channel's address may hold its secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +113,654 @@ class Config:
     ntp_servers: tuple[IPv4Address, ...] = ()  # empty: the server itself
     ports: Ports = Ports()
     services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp")
+    unknown_pis: str = "ignore"  # or "pool"
+    pool: tuple[IPv4Address, IPv4Address] | None = None  # first and last address for unknown Pis
+    snmp: SnmpAccess = SnmpAccess()
+    monitoring: Monitoring = Monitoring()
+    slack_webhook: str = field(default="", repr=False)
+    web_password: str = field(default="", repr=False)
+
+    @property
+    def taken(self) -> frozenset[IPv4Address]:
+        """The addresses that no Pi may have: the server's, the switches', the router's."""
+        router = () if self.router is None else (self.router,)
+        return frozenset((self.server_address, *router, *(switch.address for switch in self.switches)))
+
+    @property
+    def pi_addresses(self) -> tuple[IPv4Address, ...]:
+        """All the Pi addresses of all the switches, in the file's order."""
+        return tuple(a for switch in self.switches for a in switch.pi_addresses if a is not None)
 
 
 def load_config(path: Path, env_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """Read config.yaml, .env and the environment; raises ConfigError with every problem."""
-    raise NotImplementedError
+    """Read config.yaml, .env and the environment; raises ConfigError with every problem.
+
+    `env_file` None: the .env beside config.yaml, which may be missing. `environ` None: the process's.
+    A PIMAN_ variable's relative path starts at the .env file's folder, or at the current one.
+    """
+    environ = os.environ if environ is None else environ
+    sheet = _Sheet(path)
+    _read_env_file(sheet, path.parent / ".env" if env_file is None else env_file, env_file is not None)
+    for name in _VARIABLES:
+        if environ.get(name):
+            folder = Path.cwd()
+            sheet.variables[name] = _Given(environ[name], _Place(Path("environment"), 0, name), folder)
+    root = _read_yaml(sheet)
+    config = None if root is None else _read_config(sheet, root, environ)
+    if config is None or sheet.problems:
+        order = {path: -2, Path("environment"): 0}
+        raise ConfigError(tuple(sorted(sheet.problems, key=lambda p: (order.get(p.file, -1), p.line))))
+    return config
+
+
+# ----------------------------------------------------------------------------------------------------------- the keys
+
+_TOP = (
+    "private_number", "server_address", "subnet_mask", "interface", "switch_count", "lease_time", "router", "dns",
+    "domain", "ntp_servers", "boot_dir", "image", "state_dir", "log_dir", "services", "unknown_pis", "pool",
+)  # fmt: skip
+_TOP_SECTIONS = ("switches", "ports", "snmp", "monitoring")
+_PORTS = tuple(each.name for each in fields(Ports))
+_SNMP = tuple(each.name for each in fields(SnmpAccess))
+_MONITORING = ("interval",)
+_MONITORING_SECTIONS = ("thresholds", "channels")
+_SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_ports")
+SERVICES = ("dhcp", "tftp", "hello", "ntp")
+
+_SECRET_KEYS = frozenset({"read_community", "write_community", "channels", "slack_webhook", "web_password"})
+_SECRET_VARIABLES = frozenset(
+    {"PIMAN_SNMP_READ_COMMUNITY", "PIMAN_SNMP_WRITE_COMMUNITY", "PIMAN_SLACK_WEBHOOK", "PIMAN_WEB_PASSWORD"}
+)
+_VARIABLES = _SECRET_VARIABLES | {
+    "PIMAN_" + key.upper()
+    for key in (
+        *_TOP,
+        *(f"ports_{key}" for key in _PORTS),
+        *(f"snmp_{key}" for key in _SNMP),
+        *(f"monitoring_{key}" for key in _MONITORING),
+    )
+}
+# Read by the command line, the bundle, the lab and the tests; they may stand in .env without harm.
+_OTHER_VARIABLES = frozenset({"PIMAN_CONFIG", "PIMAN_HOSTS", "PIMAN_ENV", "PIMAN_CACHE", "PIMAN_SOAK"})
+
+
+# ---------------------------------------------------------------------------------------------------- text and places
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a value stands."""
+
+    file: Path
+    line: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was written; `folder` is where a relative path in it starts."""
+
+    text: str = field(repr=False)
+    place: _Place
+    folder: Path
+
+    def read(self, kind: Callable[[str], T]) -> T:
+        """What `kind` makes of it; ValueError with the whole sentence."""
+        try:
+            return kind(self.text)
+        except ValueError as error:
+            if self.place.key in _SECRET_VARIABLES or _last(self.place.key) in _SECRET_KEYS:
+                raise ValueError(f"{error} (the value is a secret and not shown)") from None
+            raise ValueError(f"found {_shown(self.text)}; {error}") from None
+
+
+class _Sheet:
+    """What is known while the files are read: the problems, the variables, and where each value was found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self.variables: dict[str, _Given] = {}
+        self.places: dict[str, _Place] = {}
+
+    def problem(self, place: _Place, text: str) -> None:
+        self.problems.append(Problem(place.file, place.line, place.key, text))
+
+    def wrong(self, key: str, text: str) -> None:
+        """A problem of a value that was read before, by its key path."""
+        self.problem(self.places[key], text)
+
+    def place(self, node: yaml.Node, key: str) -> _Place:
+        return _Place(self.path, node.start_mark.line + 1, key)
+
+
+def _last(key: str) -> str:
+    """`snmp.read_community` and `monitoring.channels[1]` -> `read_community`, `channels`."""
+    return key.rpartition(".")[2].partition("[")[0]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _suggestion(word: str, known: Collection[str], prefix: str = "") -> str:
+    """What was meant. A `prefix` that all of them have would make them all look alike, and is left out of account."""
+    near = difflib.get_close_matches(word.removeprefix(prefix), [each.removeprefix(prefix) for each in known], 1)
+    return f"did you mean `{prefix}{near[0]}`?" if near else f"known here: {', '.join(known)}"
+
+
+def _read_env_file(sheet: _Sheet, path: Path, wanted: bool) -> None:
+    text = _read_text(sheet, path, wanted)
+    lines: dict[str, int] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        written = binding.original.string
+        line = binding.original.line + written[: len(written) - len(written.lstrip())].count("\n")
+        name = binding.key or ""
+        place = _Place(path, line, name)
+        if binding.error:
+            sheet.problem(place, "expected NAME=value")
+        elif name in lines:
+            sheet.problem(place, f"given twice; first in line {lines[name]}")
+        elif name in _VARIABLES and binding.value:
+            sheet.variables[name] = _Given(binding.value, place, path.parent.absolute())
+        elif _is_unknown(name):
+            sheet.problem(place, f"unknown variable; {_suggestion(name, sorted(_VARIABLES), 'PIMAN_')}")
+        if name:
+            lines.setdefault(name, line)
+
+
+def _is_unknown(name: str) -> bool:
+    known = name in _VARIABLES or name in _OTHER_VARIABLES or name.startswith("PIMAN_LAB")
+    return name.startswith("PIMAN_") and not known
+
+
+def _read_text(sheet: _Sheet, path: Path, wanted: bool = True) -> str:
+    """A file's text, or a problem and "". `wanted`: it is a problem that there is none."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if wanted:
+            sheet.problem(_Place(path, 0, ""), "does not exist")
+        return ""
+    except OSError as error:
+        sheet.problem(_Place(path, 0, ""), f"cannot be read: {error.strerror}")
+        return ""
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        sheet.problem(_Place(path, line, ""), f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8")
+        return ""
+
+
+# ------------------------------------------------------------------------------------------------------- YAML to text
+
+
+def _read_yaml(sheet: _Sheet) -> yaml.Node | None:
+    before = len(sheet.problems)
+    text = _read_text(sheet, sheet.path)
+    if len(sheet.problems) > before:
+        return None
+    unprintable = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if unprintable:
+        line = text.count("\n", 0, unprintable.start()) + 1
+        sheet.problem(_Place(sheet.path, line, ""), f"character {unprintable[0]!r} is not allowed in YAML; remove it")
+        return None
+    root = None
+    try:
+        # The loader in Python: the one in C crashes on deep nesting, and is not needed for files of this size.
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            sheet.problem(_Place(sheet.path, 0, ""), "is empty; expected private_number, server_address ...")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        # A community that begins with * reads as an alias: its name must not reach the report.
+        what = re.sub(
+            r"(alias|anchor|handle) '.*'", r"\1 (quote a value that begins with * & or !)", str(error.problem)
+        )
+        sheet.problem(_Place(sheet.path, mark.line + 1 if mark else 0, ""), f"is no YAML here: {what}")
+    except RecursionError:
+        sheet.problem(_Place(sheet.path, 0, ""), "is nested too deeply")
+    return root
+
+
+class _Section:
+    """One mapping of config.yaml, with the PIMAN_ variables laid over its scalars.
+
+    path    the key path of the mapping, empty for the whole file
+    over    the beginning of its variables' names; None where no variable reaches (inside `switches`)
+    """
+
+    def __init__(
+        self, sheet: _Sheet, node: yaml.Node | None, path: str, known: Collection[str], over: str | None = None
+    ) -> None:
+        self.sheet = sheet
+        self.path = path
+        self.over = over
+        self.start = _Place(sheet.path, 0, path) if node is None else sheet.place(node, path)
+        self.nodes: dict[str, yaml.Node] = {}
+        self.known = known
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value in node.value:
+                self._take(key_node, value)
+        elif node is not None and not _is_empty(node):
+            sheet.problem(self.start, f"found {_kind_of(node)}; expected keys with values")
+
+    def _take(self, key_node: yaml.Node, value: yaml.Node) -> None:
+        if not isinstance(key_node, yaml.ScalarNode):
+            self.sheet.problem(self.sheet.place(key_node, self.path), f"found {_kind_of(key_node)}; expected a key")
+            return
+        name = key_node.value
+        place = self.sheet.place(key_node, self.key(name if name.isprintable() and len(name) <= 60 else _shown(name)))
+        if name in self.nodes:
+            first = self.sheet.places[place.key].line
+            self.sheet.problem(place, f"given twice; first in line {first}")
+        elif name in self.known:
+            self.sheet.places[place.key] = place
+            self.nodes[name] = value
+        elif f"PIMAN_{name.upper()}" in _SECRET_VARIABLES:
+            self.sheet.problem(place, f"a secret is kept out of this file; put PIMAN_{name.upper()}=... into .env")
+        else:
+            self.sheet.problem(place, f"unknown key; {_suggestion(name, self.known)}")
+
+    def key(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def _over(self, name: str) -> _Given | None:
+        return None if self.over is None else self.sheet.variables.get(f"{self.over}{name}".upper())
+
+    def given(self, name: str) -> _Given | None:
+        """A scalar as it was written, in the environment, .env or config.yaml; None: nowhere, or left empty."""
+        key = self.key(name)
+        over = self._over(name)
+        if over is not None:
+            self.sheet.places[key] = over.place
+            return over
+        node = self.nodes.get(name)
+        return None if node is None else self._scalar(node, key)
+
+    def _scalar(self, node: yaml.Node, key: str) -> _Given | None:
+        place = self.sheet.place(node, key)
+        if not isinstance(node, yaml.ScalarNode):
+            self.sheet.problem(place, f"found {_kind_of(node)}; expected one value")
+        elif not node.tag.startswith("tag:yaml.org,"):
+            self.sheet.problem(place, "begins with `!`; put quotes around the value")
+        elif not _is_empty(node):
+            self.sheet.places[key] = place
+            return _Given(node.value, place, self.sheet.path.parent.absolute())
+        return None
+
+    def items(self, name: str) -> list[_Given | None]:
+        """A list's entries as they were written; a variable, or a single value, holds them with commas between."""
+        node = self.nodes.get(name)
+        if self._over(name) is None and isinstance(node, yaml.SequenceNode):
+            return [self._scalar(each, f"{self.key(name)}[{i}]") for i, each in enumerate(node.value)]
+        if self._over(name) is None and isinstance(node, yaml.MappingNode):
+            self.sheet.problem(self.sheet.place(node, self.key(name)), "found keys with values; expected a list")
+            return []
+        one = self.given(name)
+        return [] if one is None else [replace(one, text=part.strip()) for part in one.text.split(",")]
+
+    def value(self, name: str, kind: Callable[[str], T], default: T) -> T:
+        """The value of a key; the default where there is none, or where there is a problem with it."""
+        return self.read(self.given(name), kind, default)
+
+    def read(self, given: _Given | None, kind: Callable[[str], T], default: T) -> T:
+        if given is None:
+            return default
+        try:
+            return given.read(kind)
+        except ValueError as error:
+            self.sheet.problem(given.place, str(error))
+            return default
+
+    def required(self, name: str, kind: Callable[[str], T], expected: str) -> T | None:
+        given = self.given(name)
+        if given is None:
+            place = self.sheet.places.get(self.key(name), replace(self.start, key=self.key(name)))
+            self.sheet.problem(place, f"{'is empty' if name in self.nodes else 'is missing'}; expected {expected}")
+            return None
+        return self.read(given, kind, None)
+
+    def values(self, name: str, kind: Callable[[str], T]) -> tuple[T, ...]:
+        """The values of a list; empty entries and those with a problem are left out."""
+        read = (self.read(given, kind, None) for given in self.items(name))
+        return tuple(value for value in read if value is not None)
+
+    def path_of(self, name: str, default: str) -> Path:
+        """A path, absolute; a relative one starts at the folder of the file that holds it."""
+        given = self.given(name)
+        if given is None:
+            return self.sheet.path.parent.absolute() / default
+        return given.folder / self.read(given, _PATH, default)
+
+    def section(self, name: str, known: Collection[str]) -> _Section:
+        over = None if self.over is None else f"{self.over}{name}_"
+        return _Section(self.sheet, self.nodes.get(name), self.key(name), known, over)
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and (node.tag.endswith(":null") or not node.value.strip())
+
+
+def _kind_of(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return "one value"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "keys with values"
+
+
+# ------------------------------------------------------------------- kinds: text -> value, or ValueError(expected)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def kind(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(text)
+
+    return kind
+
+
+def _number(low: float, high: float, unit: str = "") -> Callable[[str], float]:
+    def kind(text: str) -> float:
+        if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{0,15})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"expected a number{unit} from {low:g} to {high:g}")
+        return float(text)
+
+    return kind
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def kind(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}")
+        return text
+
+    return kind
+
+
+def _pattern(pattern: str, expected: str) -> Callable[[str], str]:
+    def kind(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return kind
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _address(text: str) -> IPv4Address:
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        raise ValueError("expected an IPv4 address like 172.30.4.1") from None
+    if address.is_multicast or address.is_unspecified or address.is_reserved:
+        raise ValueError("expected the IPv4 address of one machine")
+    return address
+
+
+def _mask(text: str) -> int:
+    """A subnet mask -> its prefix length."""
+    expected = "expected a subnet mask from 255.0.0.0 to 255.255.255.252, like 255.255.255.0"
+    try:
+        zeros = int(IPv4Address(text)) ^ 0xFFFFFFFF
+    except ValueError:
+        raise ValueError(expected) from None
+    if zeros & (zeros + 1):
+        raise ValueError("its ones are not all on the left; " + expected)
+    if not 8 <= 32 - zeros.bit_length() <= 30:
+        raise ValueError(expected)
+    return 32 - zeros.bit_length()
+
+
+def _range(text: str) -> tuple[IPv4Address, IPv4Address]:
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise ValueError("expected FIRST-LAST, like 172.30.4.100-172.30.4.150")
+    both = _address(first.strip()), _address(last.strip())
+    if both[0] > both[1]:
+        raise ValueError("the first address comes after the last")
+    return both
+
+
+def _ports(text: str) -> frozenset[int]:
+    """`7` or `1-4` -> the ports."""
+    first, _, last = text.partition("-")
+    port = _whole(1, 1024)
+    low, high = port(first.strip()), port(last.strip() or first.strip())
+    if low > high:
+        raise ValueError("the first port comes after the last")
+    return frozenset(range(low, high + 1))
+
+
+def _snmp_version(text: str) -> str:
+    if text == "3":
+        raise ValueError("SNMP 3 cannot be spoken yet; set version 2c here and on the switch")
+    return _choice("1", "2c")(text)
+
+
+_PATH = _pattern(r"[^\x00-\x1f]{1,4096}", "a path")
+_INTERFACE = _pattern(r"[A-Za-z0-9_.-]{1,15}", "a network interface's name, like eth0")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = _pattern(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "a domain name, like rack.example.org")
+# SWITCH on the command line is an address, a number or a name: a name must not look like the other two.
+_SWITCH_NAME = _pattern(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_-]{0,62})", "a name of letters, digits, - and _")
+_WORD = _pattern(r"[A-Za-z0-9_-]{1,63}", "one word")
+_COMMUNITY = _pattern(r"\S.{0,254}", "a community of 1 to 255 characters")
+
+
+# ------------------------------------------------------------------------------------------------------ text to Config
+
+
+def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> Config | None:
+    """The whole file; None where the base of the network has a problem. Other problems are only collected."""
+    top = _Section(sheet, root, "", (*_TOP, *_TOP_SECTIONS), "PIMAN_")
+    number = top.required("private_number", _whole(0, 4094), "the number of the VLAN, like 4")
+    server = top.required("server_address", _address, "the manager's address, like 172.30.4.1")
+    prefix = top.required("subnet_mask", _mask, "a mask, like 255.255.255.0")
+    interface = top.required("interface", _INTERFACE, "a network interface's name, like eth0")
+    snmp = _read_snmp(top.section("snmp", _SNMP), SnmpAccess(), number)
+    switches = _read_switches(top, snmp, number)
+    boot_dir = top.path_of("boot_dir", "install/boot")
+    service_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd.exec(5): more than one, colons between
+    state_dir = top.path_of("state_dir", "state")
+    services = top.values("services", _choice(*SERVICES))
+    config = Config(
+        path=sheet.path.absolute(),
+        private_number=number or 0,
+        server_address=server or IPv4Address(0),
+        network=IPv4Network((int(server or 0), 30 if prefix is None else prefix), strict=False),
+        interface=interface or "",
+        switches=switches,
+        boot_dir=boot_dir,
+        image=_read_image(top, boot_dir),
+        state_dir=Path(service_dir).absolute() if service_dir else state_dir,
+        log_dir=top.path_of("log_dir", "logs"),
+        lease_time=top.value("lease_time", _whole(10, 31_536_000), 600),
+        router=top.value("router", _address, None),
+        dns=top.values("dns", _address),
+        domain=top.value("domain", _DOMAIN, ""),
+        ntp_servers=top.values("ntp_servers", _address),
+        ports=_read_ports(top.section("ports", _PORTS)),
+        services=tuple(dict.fromkeys(services)) or SERVICES,
+        unknown_pis=top.value("unknown_pis", _choice("ignore", "pool"), "ignore"),
+        pool=top.value("pool", _range, None),
+        snmp=snmp,
+        monitoring=_read_monitoring(top.section("monitoring", (*_MONITORING, *_MONITORING_SECTIONS))),
+        slack_webhook=top.value("slack_webhook", _text, ""),
+        web_password=top.value("web_password", _text, ""),
+    )
+    if server is None or prefix is None:
+        return None
+    _check_network(sheet, config)
+    _check_pis(sheet, config)
+    _check_pool(sheet, config)
+    return config
+
+
+def _read_image(top: _Section, boot_dir: Path) -> Path:
+    """A bare name is looked for in boot_dir, as the default is; anything else is a path."""
+    given = top.given("image")
+    if given is None or "/" not in given.text:
+        return boot_dir / (given.text if given else "rootfs.tgz")
+    return top.path_of("image", "")
+
+
+def _read_ports(section: _Section) -> Ports:
+    port = _whole(1, 65535)
+    read = {name: section.value(name, port, getattr(Ports(), name)) for name in _PORTS}
+    for group in (("dhcp", "tftp", "ntp"), ("hello", "image", "web")):  # UDP, TCP
+        for i, name in enumerate(group):
+            twin = next((other for other in group[:i] if read[other] == read[name]), None)
+            if twin:
+                late, early = (name, twin) if section.key(name) in section.sheet.places else (twin, name)
+                section.sheet.wrong(section.key(late), f"port {read[name]} is also the port of {early}")
+    return Ports(**read)
+
+
+def _read_snmp(section: _Section, base: SnmpAccess, number: int | None) -> SnmpAccess:
+    def community(name: str, default: str) -> str:
+        return section.value(name, _COMMUNITY, default).replace("{private_number}", str(number or 0))
+
+    return SnmpAccess(
+        version=section.value("version", _snmp_version, base.version),
+        read_community=community("read_community", base.read_community),
+        write_community=community("write_community", base.write_community),
+        port=section.value("port", _whole(1, 65535), base.port),
+        timeout=section.value("timeout", _number(0.1, 60, " of seconds"), base.timeout),
+        retries=section.value("retries", _whole(0, 10), base.retries),
+    )
+
+
+def _read_monitoring(section: _Section) -> Monitoring:
+    thresholds = section.nodes.get("thresholds")
+    names = [k.value for k, _ in thresholds.value] if isinstance(thresholds, yaml.MappingNode) else []
+    table = section.section("thresholds", [name for name in names if isinstance(name, str)])
+    read = {name: table.value(name, _number(-1e9, 1e15), None) for name in table.nodes}
+    return Monitoring(
+        interval=section.value("interval", _number(1, 86400, " of seconds"), 60.0),
+        thresholds={name: value for name, value in read.items() if value is not None},
+        channels=section.values("channels", _text),
+    )
+
+
+def _read_switches(top: _Section, snmp: SnmpAccess, number: int | None) -> tuple[Switch, ...]:
+    sheet, node = top.sheet, top.nodes.get("switches")
+    if not isinstance(node, yaml.SequenceNode):
+        place = top.start if node is None else sheet.place(node, "")
+        found = "is missing" if node is None else "is empty" if _is_empty(node) else f"found {_kind_of(node)}"
+        sheet.problem(replace(place, key="switches"), f"{found}; expected a list of switches, or [] for none")
+        return ()
+    count = top.value("switch_count", _whole(0, 1000), None)
+    if count is not None and count != len(node.value):
+        sheet.wrong("switch_count", f"found {count}; expected {len(node.value)}, the number of switches in the list")
+    return tuple(_read_switch(sheet, each, i, snmp, number) for i, each in enumerate(node.value))
+
+
+def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, number: int | None) -> Switch:
+    # The first release misspelt the key, and its files are in the field.
+    names = (f"swtich_{index}_address", f"switch_{index}_address", "switch_address", "address")
+    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    others = [key for key in keys if isinstance(key, str) and re.fullmatch(r"sw(ti|it)ch_[0-9]{1,9}_address", key)]
+    section = _Section(sheet, node, f"switches[{index}]", (*names, *_SWITCH, *others))
+    found = [name for name in section.nodes if name not in _SWITCH]
+    if found and found[0] not in names:
+        sheet.wrong(section.key(found[0]), f"this is switch {index}, counted from 0; expected {names[0]}, or address")
+    for extra in found[1:]:
+        sheet.wrong(section.key(extra), f"is a second address; the first is {found[0]}")
+    address = section.required(found[0] if found else names[0], _address, "the switch's address, like 172.30.4.254")
+    if address is not None:
+        sheet.places[section.path] = sheet.places[section.key(found[0])]
+    return Switch(
+        index=index,
+        address=address or IPv4Address(0),
+        name=section.value("name", _SWITCH_NAME, ""),
+        pi_addresses=tuple(section.read(given, _address, None) for given in section.items("pi_addresses")),
+        snmp=_read_snmp(section.section("snmp", _SNMP), snmp, number),
+        off_time=section.value("off_time", _number(0.5, 300, " of seconds"), 5.0),
+        protected_ports=frozenset().union(*section.values("protected_ports", _ports)),
+        driver=section.value("driver", _WORD, ""),
+    )
+
+
+# ------------------------------------------------------------------------------------- what the values say together
+
+
+def _check_network(sheet: _Sheet, config: Config) -> None:
+    _check_inside(sheet, "server_address", config.server_address, config.network)
+    if config.router is not None:
+        _check_inside(sheet, "router", config.router, config.network)
+    addresses: dict[tuple[IPv4Address, int], str] = {}
+    names: dict[str, str] = {}
+    for switch in config.switches:
+        key = f"switches[{switch.index}]"
+        if key in sheet.places:  # else its address had a problem of its own
+            _check_inside(sheet, key, switch.address, config.network)
+            if switch.address == config.server_address:
+                sheet.wrong(key, f"{switch.address} is the server_address")
+            # Two agents may share an address where their ports differ.
+            twin = addresses.setdefault((switch.address, switch.snmp.port), key)
+            if twin != key:
+                sheet.wrong(key, f"{switch.address} is already the address of {twin}{_line(sheet, twin)}")
+        if switch.name and names.setdefault(switch.name.lower(), key) != key:
+            sheet.wrong(f"{key}.name", f"{switch.name} is already the name of {names[switch.name.lower()]}")
+
+
+def _check_inside(sheet: _Sheet, key: str, address: IPv4Address, network: IPv4Network) -> None:
+    if address not in network:
+        sheet.wrong(key, f"{address} is outside {network}; give an address of that network")
+    elif address == network.broadcast_address:
+        sheet.wrong(key, f"{address} is the broadcast address of {network}")
+    elif address == network.network_address:
+        sheet.wrong(key, f"{address} is {network} itself; give the address of a machine")
+
+
+def _check_pis(sheet: _Sheet, config: Config) -> None:
+    holders = _holders(config)
+    for key, address in _pis(config):
+        _check_inside(sheet, key, address, config.network)
+        first = holders.setdefault(address, key)
+        if first != key:
+            sheet.wrong(key, f"{address} is already {first}{_line(sheet, first)}; give each Pi its own")
+
+
+def _check_pool(sheet: _Sheet, config: Config) -> None:
+    if config.pool is None:
+        refused = any(problem.key in ("pool", "PIMAN_POOL") for problem in sheet.problems)
+        if config.unknown_pis == "pool" and not refused:
+            sheet.wrong("unknown_pis", "`pool` also needs the addresses to give: pool: FIRST-LAST")
+        return
+    first, last = config.pool
+    for address in dict.fromkeys(config.pool):
+        _check_inside(sheet, "pool", address, config.network)
+    held = _holders(config) | {address: key for key, address in _pis(config)}
+    for address, key in held.items():
+        if first <= address <= last:
+            sheet.wrong("pool", f"holds {address}, which is {key}{_line(sheet, key)}")
+
+
+def _holders(config: Config) -> dict[IPv4Address, str]:
+    """The addresses that are not for Pis, and the key that says so."""
+    held = {switch.address: f"switches[{switch.index}]" for switch in reversed(config.switches)}
+    if config.router is not None:
+        held[config.router] = "router"
+    held[config.server_address] = "server_address"
+    return held
+
+
+def _pis(config: Config) -> list[tuple[str, IPv4Address]]:
+    return [
+        (f"switches[{switch.index}].pi_addresses[{i}]", address)
+        for switch in config.switches
+        for i, address in enumerate(switch.pi_addresses)
+        if address is not None
+    ]
+
+
+def _line(sheet: _Sheet, key: str) -> str:
+    """` (line 7)`, for a value that stands in config.yaml."""
+    place = sheet.places.get(key)
+    return f" (line {place.line})" if place is not None and place.line else ""

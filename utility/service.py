@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -96,7 +97,7 @@ class Waker:
     def wake(self) -> None:
         try:
             self._writer.send(b"\0")
-        except (BlockingIOError, OSError):  # already full of wake-ups, or already closed
+        except OSError:  # already full of wake-ups, or already closed
             return
 
     def drain(self) -> None:
@@ -112,6 +113,59 @@ class Waker:
         self._writer.close()
 
 
+class _Running:
+    """The threads of one `run_services`. What is shared: `failures` and `asked`, lists that only grow at the end."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.services = services
+        self.failures: list[str] = []
+        self.asked: list[int] = []  # signals not yet acted on
+        self.waker = Waker()
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self._work, args=(s,), name=s.name, daemon=True) for s in services]
+
+    def _work(self, service: Service) -> None:
+        failure = f"{service.name} ended by itself"
+        try:
+            service.run()
+            if self.stopping.is_set():
+                failure = ""
+        except Exception as error:
+            log.exception("%s failed", service.name)
+            failure = f"{service.name}: {error or type(error).__name__}"
+        finally:
+            if failure:
+                self.failures.append(failure)
+            self.waker.wake()
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.asked.append(number)
+        self.waker.wake()
+
+    def wait(self, reload: Callable[[], None]) -> None:
+        """Return at the first failure, SIGTERM or SIGINT; `reload` at each SIGHUP."""
+        while not self.failures:
+            select.select([self.waker], [], [])
+            self.waker.drain()
+            asked = [self.asked.pop(0) for _ in self.asked.copy()]  # a signal may come in at any of these steps
+            if any(number != signal.SIGHUP for number in asked):
+                return
+            if asked:
+                reload()
+
+    def stop(self, grace: float) -> None:
+        """Stop every service that was started; `grace` seconds for all of them together."""
+        self.stopping.set()
+        for service in self.services:
+            service.stop()
+        deadline = time.monotonic() + grace
+        for thread in self.threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("%s did not stop in time", thread.name)
+
+
 def run_services(
     services: Sequence[Service], reload: Callable[[], None], ready: Callable[[], None], grace: float = 0.8
 ) -> str:
@@ -119,56 +173,23 @@ def run_services(
 
     SIGTERM and SIGINT stop all, SIGHUP calls `reload`. The first service to raise stops the others and is named in
     the answer: a half-working manager is worse than one that systemd starts again. Threads that have not ended
-    `grace` seconds after the stop are left behind (they are daemons). Must be called in the main thread.
+    `grace` seconds after the stop are left behind (they are daemons). Must be called in the main thread. What
+    `ready` and `reload` raise comes out of here, after the services were stopped.
     """
-    waker = Waker()
-    failure: list[str] = []
-
-    def work(service: Service) -> None:
-        try:
-            service.run()
-            if not stopping.is_set():
-                failure.append(f"{service.name} ended by itself")
-        except Exception as error:
-            log.exception("%s failed", service.name)
-            failure.append(f"{service.name}: {error}")
-        waker.wake()
-
-    stopping = threading.Event()
-    threads = [threading.Thread(target=work, args=(each,), name=each.name, daemon=True) for each in services]
-    asked: list[int] = []
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
-        waker.wake()
-
+    running = _Running(services)
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, on_signal) for number in handled}
+    before = {number: signal.signal(number, running.on_signal) for number in handled}
     try:
-        for thread in threads:
+        for thread in running.threads:
             thread.start()
         ready()
-        while not failure:
-            select.select([waker], [], [])
-            waker.drain()
-            if any(number != signal.SIGHUP for number in asked):
-                break
-            if asked:
-                asked.clear()
-                reload()
-        stopping.set()
-        for service in services:
-            service.stop()
-        deadline = threading.TIMEOUT_MAX if grace < 0 else grace
-        for thread in threads:
-            thread.join(deadline / len(threads))
-            if thread.is_alive():
-                log.warning("%s did not stop in time", thread.name)
+        running.wait(reload)
     finally:
+        running.stop(grace)
         for number, handler in before.items():
             signal.signal(number, handler)
-        waker.close()
-    return failure[0] if failure else ""
+        running.waker.close()
+    return running.failures[0] if running.failures else ""
 
 
 def notify_systemd(state: str) -> None:

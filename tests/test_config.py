@@ -1,0 +1,522 @@
+"""config.yaml, .env and the environment: what is accepted, and every problem with its file, line and key."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utility.config import Config, ConfigError, Monitoring, Ports, Problem, SnmpAccess, load_config
+
+ROOT = Path(__file__).parent.parent
+
+BASE = """\
+private_number: 4
+server_address: 172.30.4.1
+subnet_mask: 255.255.255.0
+interface: ens4
+switches:
+  - address: 172.30.4.254
+    pi_addresses:
+      - 172.30.4.13
+      -
+      - 172.30.4.15
+"""
+
+
+def ip(text: str) -> IPv4Address:
+    return IPv4Address(text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(text: str | bytes, env: str = "", environ: dict[str, str] | None = None) -> Config:
+    """Load `text` as ./config.yaml, with `env` as ./.env."""
+    Path("config.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+    if env:
+        Path(".env").write_text(env)
+    return load_config(Path("config.yaml"), environ=environ or {})
+
+
+def problems(text: str | bytes, env: str = "", environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(text, env, environ)
+    assert str(caught.value).split("\n") == [str(each) for each in caught.value.problems]
+    return str(caught.value).split("\n")
+
+
+def with_lines(*lines: str) -> str:
+    """BASE, then lines; the first of them is line 11."""
+    return BASE + "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------------ what is right
+
+
+def test_the_examples_load_as_they_are(folder: Path) -> None:
+    config = load_config(ROOT / "config.yaml", ROOT / ".env.example", {})
+    assert config.switches[0].pi_addresses == (ip("172.30.4.13"), None, ip("172.30.4.15"), ip("172.30.4.16"))
+    assert config.switches[1].name == "upper"
+    assert config.switches[1].protected_ports == frozenset({47, 48})
+
+
+def test_the_defaults_that_the_example_shows_are_the_defaults(folder: Path) -> None:
+    text = (ROOT / "config.yaml").read_text()
+    shown = text[text.index("# lease_time") :].replace("\n# ", "\n").removeprefix("# ")
+    keys = ("router", "dns", "domain", "ntp_servers")
+    shown = "\n".join(line for line in shown.split("\n") if not line.startswith(keys))
+    assert load(BASE + shown) == load(BASE)
+
+
+def test_defaults(folder: Path) -> None:
+    assert load(BASE) == Config(
+        path=folder / "config.yaml",
+        private_number=4,
+        server_address=ip("172.30.4.1"),
+        network=IPv4Network("172.30.4.0/24"),
+        interface="ens4",
+        switches=load(BASE).switches,
+        boot_dir=folder / "install/boot",
+        image=folder / "install/boot/rootfs.tgz",
+        state_dir=folder / "state",
+        log_dir=folder / "logs",
+    )
+    assert load(BASE).taken == {ip("172.30.4.1"), ip("172.30.4.254")}
+    assert load(BASE).pi_addresses == (ip("172.30.4.13"), ip("172.30.4.15"))
+
+
+FULL = """\
+private_number: 7
+server_address: 10.7.0.2
+subnet_mask: 255.255.0.0
+interface: eth0.7
+switch_count: 2
+switches:
+  - swtich_0_address: 10.7.0.9
+    name: lower
+    off_time: 2.5
+    driver: aruba
+    protected_ports: [1, 3-5]
+    snmp: {version: 1, read_community: 'r{private_number}', port: 1161}
+    pi_addresses: 10.7.1.1
+  - switch_1_address: 10.7.0.9
+    pi_addresses:
+lease_time: 60
+router: 10.7.0.1
+dns: [10.7.0.1, 9.9.9.9]
+domain: rack.example.org
+ntp_servers: 10.7.0.3, 10.7.0.4
+boot_dir: boot
+image: images/a.tgz
+state_dir: /var/lib/piman
+log_dir: log
+ports: {dhcp: 1067, tftp: 1069, hello: 4333, image: 5444, ntp: 1123, web: 8080}
+services: [ntp, dhcp, ntp]
+unknown_pis: pool
+pool: 10.7.9.1 - 10.7.9.99
+snmp: {write_community: w, timeout: 0.5, retries: 0}
+monitoring: {interval: 30, thresholds: {cpu: 80, temperature: 70.5}, channels: [slack, log]}
+"""
+
+
+def test_every_key(folder: Path) -> None:
+    config = load(FULL)
+    lower, upper = config.switches
+    assert (lower.address, lower.name, lower.off_time, lower.driver) == (ip("10.7.0.9"), "lower", 2.5, "aruba")
+    assert lower.protected_ports == {1, 3, 4, 5}
+    assert lower.snmp == SnmpAccess("1", "r7", "w", 1161, 0.5, 0)
+    assert lower.pi_addresses == (ip("10.7.1.1"),)
+    assert (upper.index, upper.address, upper.pi_addresses) == (1, ip("10.7.0.9"), ())
+    assert upper.snmp == config.snmp == SnmpAccess("2c", "public", "w", 161, 0.5, 0)
+    rest = {name: getattr(config, name) for name in ("lease_time", "router", "dns", "domain", "ntp_servers")}
+    assert rest == {
+        "lease_time": 60,
+        "router": ip("10.7.0.1"),
+        "dns": (ip("10.7.0.1"), ip("9.9.9.9")),
+        "domain": "rack.example.org",
+        "ntp_servers": (ip("10.7.0.3"), ip("10.7.0.4")),
+    }
+    assert (config.boot_dir, config.image) == (folder / "boot", folder / "images/a.tgz")
+    assert (config.state_dir, config.log_dir) == (Path("/var/lib/piman"), folder / "log")
+    assert config.ports == Ports(1067, 1069, 4333, 5444, 1123, 8080)
+    assert config.services == ("ntp", "dhcp")
+    assert (config.unknown_pis, config.pool) == ("pool", (ip("10.7.9.1"), ip("10.7.9.99")))
+    assert config.monitoring == Monitoring(30, {"cpu": 80, "temperature": 70.5}, ("slack", "log"))
+    assert ip("10.7.0.1") in config.taken
+
+
+@pytest.mark.parametrize("key", ["swtich_0_address", "switch_0_address", "switch_address", "address"])
+def test_the_spellings_of_a_switch_address(folder: Path, key: str) -> None:
+    assert load(BASE.replace("address: 172.30.4.254", f"{key}: 172.30.4.254")) == load(BASE)
+
+
+def test_a_bare_image_name_is_in_boot_dir(folder: Path) -> None:
+    assert load(with_lines("image: bookworm.tgz")).image == folder / "install/boot/bookworm.tgz"
+
+
+def test_no_switches_and_a_byte_order_mark_and_windows_lines(folder: Path) -> None:
+    text = BASE[: BASE.index("switches")] + "switches: []\n"
+    assert load(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()).switches == ()
+
+
+def test_empty_values_are_as_if_they_were_not_there(folder: Path) -> None:
+    lines = with_lines("lease_time:", "router: ~", "dns:", "services: []", "ports:", "snmp: ''", "monitoring:")
+    assert load(lines) == load(BASE)
+
+
+# ------------------------------------------------------------------------------------------------- .env, environment
+
+
+def test_the_environment_wins_over_env_and_env_over_the_file(folder: Path) -> None:
+    text = with_lines("lease_time: 100", "ports: {tftp: 1000, ntp: 1001}", "dns: [1.1.1.1]", "boot_dir: a")
+    env = "PIMAN_LEASE_TIME=200\nexport PIMAN_PORTS_TFTP=2000\nPIMAN_DNS=2.2.2.2, 3.3.3.3\nPIMAN_DOMAIN=\nOTHER=1\n"
+    config = load(text, env, {"PIMAN_LEASE_TIME": "300", "PIMAN_UNHEARD_OF": "x", "PIMAN_SERVER_ADDRESS": ""})
+    assert (config.lease_time, config.ports.tftp, config.ports.ntp) == (300, 2000, 1001)
+    assert config.dns == (ip("2.2.2.2"), ip("3.3.3.3"))
+    assert load(BASE, "", {"PIMAN_SERVICES": "dhcp", "PIMAN_MONITORING_INTERVAL": "5"}).services == ("dhcp",)
+
+
+def test_secrets(folder: Path) -> None:
+    env = 'PIMAN_SNMP_READ_COMMUNITY="r{private_number}"\nPIMAN_SNMP_WRITE_COMMUNITY=hush-w\n'
+    config = load(BASE, env + "PIMAN_SLACK_WEBHOOK=https://hush\nPIMAN_WEB_PASSWORD='hush ${HOME}'\n")
+    assert config.switches[0].snmp == config.snmp == SnmpAccess("2c", "r4", "hush-w")
+    assert (config.slack_webhook, config.web_password) == ("https://hush", "hush ${HOME}")
+    assert "hush" not in repr(config)
+
+
+def test_a_secret_is_in_no_problem(folder: Path) -> None:
+    long = "hush" * 100
+    found = problems(
+        with_lines(f"snmp: {{read_community: {long}}}", "monitoring: {channels: [!hush x]}", "web_password: hush"),
+        f"PIMAN_SNMP_WRITE_COMMUNITY={long}\nPIMAN_HUSH\n=hush\n",
+    )
+    assert "hush" not in "".join(found)
+    assert found == [
+        (
+            "config.yaml:11: snmp.read_community: expected a community of 1 to 255 characters"
+            " (the value is a secret and not shown)"
+        ),
+        "config.yaml:12: monitoring.channels[0]: begins with `!`; put quotes around the value",
+        "config.yaml:13: web_password: a secret is kept out of this file; put PIMAN_WEB_PASSWORD=... into .env",
+        (
+            ".env:1: PIMAN_SNMP_WRITE_COMMUNITY: expected a community of 1 to 255 characters"
+            " (the value is a secret and not shown)"
+        ),
+        f".env:2: PIMAN_HUSH: unknown variable; known here: {', '.join(known_variables())}",
+        ".env:3: expected NAME=value",
+    ]
+    assert problems(with_lines("snmp: {read_community: *hush}"))[0].startswith("config.yaml:11: is no YAML here: ")
+    assert "hush" not in str(problems(with_lines("snmp: {read_community: *hush}")))
+    assert "hush" not in str(problems(with_lines("snmp: {read_community: !hush!x y}")))
+
+
+def known_variables() -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(BASE, "PIMAN_0=1")
+    return caught.value.problems[0].text.partition("known here: ")[2].split(", ")
+
+
+def test_a_variable_for_every_scalar_key(folder: Path) -> None:
+    names = set(known_variables())
+    skipped = {"path", "network", "switches", "ports", "snmp", "monitoring"}
+    for each in dataclasses.fields(Config):
+        assert each.name in skipped or f"PIMAN_{each.name.upper()}" in names
+    assert {"PIMAN_SUBNET_MASK", "PIMAN_SWITCH_COUNT", "PIMAN_SNMP_TIMEOUT", "PIMAN_PORTS_WEB"} < names
+
+
+def test_problems_of_variables(folder: Path) -> None:
+    env = "\n# c\n\nPIMAN_LEASE_TIME=soon\nPIMAN_ROUTER=10.0.0.1\nPIMAN_LEESE_TIME=1\nPIMAN_ROUTER=x\nPIMAN_LAB_X=1\n"
+    assert problems(BASE, env + "PIMAN_CONFIG=x\n", {"PIMAN_PORTS_WEB": "0", "PIMAN_DNS": "a"}) == [
+        ".env:4: PIMAN_LEASE_TIME: found 'soon'; expected a whole number from 10 to 31536000",
+        ".env:5: PIMAN_ROUTER: 10.0.0.1 is outside 172.30.4.0/24; give an address of that network",
+        ".env:6: PIMAN_LEESE_TIME: unknown variable; did you mean `PIMAN_LEASE_TIME`?",
+        ".env:7: PIMAN_ROUTER: given twice; first in line 5",
+        "environment: PIMAN_DNS: found 'a'; expected an IPv4 address like 172.30.4.1",
+        "environment: PIMAN_PORTS_WEB: found '0'; expected a whole number from 1 to 65535",
+    ]
+
+
+def test_relative_paths_start_where_they_are_written(folder: Path) -> None:
+    (folder / "rack").mkdir()
+    (folder / "etc").mkdir()
+    (folder / "rack/config.yaml").write_text(with_lines("log_dir: l", "boot_dir: b"))
+    (folder / "etc/env").write_text("PIMAN_BOOT_DIR=b")
+    config = load_config(Path("rack/config.yaml"), Path("etc/env"), {"PIMAN_IMAGE": "./i.tgz"})
+    assert (config.log_dir, config.boot_dir, config.image) == (folder / "rack/l", folder / "etc/b", folder / "i.tgz")
+    assert config.path == folder / "rack/config.yaml"
+
+
+def test_state_directory_of_systemd_wins(folder: Path) -> None:
+    environ = {"STATE_DIRECTORY": "/var/lib/piman:/x", "PIMAN_STATE_DIR": "/y"}
+    assert load(with_lines("state_dir: s"), environ=environ).state_dir == Path("/var/lib/piman")
+
+
+def test_the_process_environment_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(BASE)
+    monkeypatch.setenv("PIMAN_LEASE_TIME", "77")
+    assert load_config(Path("config.yaml")).lease_time == 77
+
+
+def test_env_files_that_cannot_be_read(folder: Path) -> None:
+    Path("config.yaml").write_text(BASE)
+    Path("folder").mkdir()
+    Path("bytes").write_bytes(b"A=1\nB=\xff\n")
+    reports = []
+    for name in ("missing", "folder", "bytes"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(Path("config.yaml"), Path(name), {})
+        reports.append(str(caught.value))
+    assert reports == [
+        "missing: does not exist",
+        "folder: cannot be read: Is a directory",
+        "bytes:2: byte 0xff is not UTF-8; save the file as UTF-8",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ what is wrong
+
+
+def test_a_missing_file(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path("none.yaml"), environ={})
+    assert caught.value.problems == (Problem(Path("none.yaml"), 0, "", "does not exist"),)
+    assert str(caught.value) == "none.yaml: does not exist"
+
+
+@pytest.mark.parametrize(
+    ("text", "report"),
+    [
+        ("", "config.yaml: is empty; expected private_number, server_address ..."),
+        ("# only a comment\n", "config.yaml: is empty; expected private_number, server_address ..."),
+        (b"a: 1\nb: \xff\n", "config.yaml:2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        ("a: 1\nb: \x01\n", "config.yaml:2: character '\\x01' is not allowed in YAML; remove it"),
+        ("a: 1\nb: [1\n", "config.yaml:3: is no YAML here: expected ',' or ']', but got '<stream end>'"),
+        ("a: b: c\n", "config.yaml:1: is no YAML here: mapping values are not allowed here"),
+        ("a:\n\t- 1\n", "config.yaml:2: is no YAML here: found character '\\t' that cannot start any token"),
+        ("[" * 100_000, "config.yaml: is nested too deeply"),
+    ],
+)
+def test_files_that_are_no_yaml(folder: Path, text: str | bytes, report: str) -> None:
+    assert problems(text) == [report]
+
+
+@pytest.mark.parametrize("text", ["hello", "[1, 2]"])
+def test_files_that_are_no_mapping(folder: Path, text: str) -> None:
+    found = "a list" if text.startswith("[") else "one value"
+    assert problems(text) == [
+        f"config.yaml:1: found {found}; expected keys with values",
+        "config.yaml:1: private_number: is missing; expected the number of the VLAN, like 4",
+        "config.yaml:1: server_address: is missing; expected the manager's address, like 172.30.4.1",
+        "config.yaml:1: subnet_mask: is missing; expected a mask, like 255.255.255.0",
+        "config.yaml:1: interface: is missing; expected a network interface's name, like eth0",
+        "config.yaml:1: switches: is missing; expected a list of switches, or [] for none",
+    ]
+
+
+ADDRESS = "expected an IPv4 address like 172.30.4.1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "report"),
+    [
+        ("lease_time: 5", "lease_time: found '5'; expected a whole number from 10 to 31536000"),
+        ("lease_time: [5]", "lease_time: found a list; expected one value"),
+        ("lease_time: {a: 5}", "lease_time: found keys with values; expected one value"),
+        ("leese_time: 5", "leese_time: unknown key; did you mean `lease_time`?"),
+        ("? [a]\n: 5", "found a list; expected a key"),
+        ('"a\\nb": 5', "'a\\nb': unknown key; known here: " + ", ".join(
+            ("private_number, server_address, subnet_mask, interface, switch_count, lease_time, router, dns, domain",
+             "ntp_servers, boot_dir, image, state_dir, log_dir, services, unknown_pis, pool, switches, ports, snmp",
+             "monitoring"))),
+        ("interface: eth1", "interface: given twice; first in line 4"),
+        ("router: 172.30.5.1", "router: 172.30.5.1 is outside 172.30.4.0/24; give an address of that network"),
+        ("router: 172.30.4.0", "router: 172.30.4.0 is 172.30.4.0/24 itself; give the address of a machine"),
+        ("router: 172.30.4.255", "router: 172.30.4.255 is the broadcast address of 172.30.4.0/24"),
+        ("router: 0.0.0.0", "router: found '0.0.0.0'; expected the IPv4 address of one machine"),
+        ("router: fe80::1", f"router: found 'fe80::1'; {ADDRESS}"),
+        ("dns: [1.1.1.1, x]", f"dns[1]: found 'x'; {ADDRESS}"),
+        ("dns: {a: b}", "dns: found keys with values; expected a list"),
+        ("dns: [[1.1.1.1]]", "dns[0]: found a list; expected one value"),
+        ("domain: a..b", "domain: found 'a..b'; expected a domain name, like rack.example.org"),
+        ('boot_dir: "a\\0b"', "boot_dir: found 'a\\x00b'; expected a path"),
+        (f"domain: {'-' * 80}", f"domain: found '{'-' * 57}...'; expected a domain name, like rack.example.org"),
+        ("services: [dhcp, http]", "services[1]: found 'http'; expected dhcp or tftp or hello or ntp"),
+        ("switch_count: 2", "switch_count: found 2; expected 1, the number of switches in the list"),
+        ("switch_count: two", "switch_count: found 'two'; expected a whole number from 0 to 1000"),
+        ("ports: [1]", "ports: found a list; expected keys with values"),
+        ("ports: {tftp: 67}", "ports.tftp: port 67 is also the port of dhcp"),
+        ("ports: {hello: 4444}", "ports.hello: port 4444 is also the port of image"),
+        ("ports: {dns: 53}", "ports.dns: unknown key; known here: dhcp, tftp, hello, image, ntp, web"),
+        ("snmp: {version: 3}",
+         "snmp.version: found '3'; SNMP 3 cannot be spoken yet; set version 2c here and on the switch"),
+        ("snmp: {version: 2}", "snmp.version: found '2'; expected 1 or 2c"),
+        ("snmp: {timeout: 0}", "snmp.timeout: found '0'; expected a number of seconds from 0.1 to 60"),
+        ("monitoring: {thresholds: {cpu: hot}}",
+         "monitoring.thresholds.cpu: found 'hot'; expected a number from -1e+09 to 1e+15"),
+        ("monitoring: {thresholds: [1]}", "monitoring.thresholds: found a list; expected keys with values"),
+        ("unknown_pis: adopt", "unknown_pis: found 'adopt'; expected ignore or pool"),
+        ("unknown_pis: pool", "unknown_pis: `pool` also needs the addresses to give: pool: FIRST-LAST"),
+        ("unknown_pis: {a: pool}", "unknown_pis: found keys with values; expected one value"),
+        ("pool: 172.30.4.9", "pool: found '172.30.4.9'; expected FIRST-LAST, like 172.30.4.100-172.30.4.150"),
+        ("pool: 172.30.4.9-172.30.4.8", "pool: found '172.30.4.9-172.30.4.8'; the first address comes after the last"),
+        ("pool: 172.30.4.9-x", f"pool: found '172.30.4.9-x'; {ADDRESS}"),
+        ("pool: 172.30.4.100-172.30.5.9", "pool: 172.30.5.9 is outside 172.30.4.0/24; give an address of that network"),
+        ("pool: 172.30.4.14-172.30.4.15", "pool: holds 172.30.4.15, which is switches[0].pi_addresses[2] (line 10)"),
+        ("pool: 172.30.4.1-172.30.4.1", "pool: holds 172.30.4.1, which is server_address (line 2)"),
+    ],
+)  # fmt: skip
+def test_one_wrong_line(folder: Path, lines: str, report: str) -> None:
+    assert problems(with_lines(lines))[0] == f"config.yaml:11: {report}"
+
+
+def test_a_wrong_pool_with_unknown_pis_is_one_problem(folder: Path) -> None:
+    assert len(problems(with_lines("unknown_pis: pool", "pool: x"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "report"),
+    [
+        ("4.1\n", "4.0\n", "2: server_address: 172.30.4.0 is 172.30.4.0/24 itself; give the address of a machine"),
+        ("255.0", "0.255", ("3: subnet_mask: found '255.255.0.255'; its ones are not all on the left; expected a subnet"
+         " mask from 255.0.0.0 to 255.255.255.252, like 255.255.255.0")),
+        ("255.255.255.0", "255.255.255.254", ("3: subnet_mask: found '255.255.255.254'; expected a subnet"
+         " mask from 255.0.0.0 to 255.255.255.252, like 255.255.255.0")),
+        ("255.255.255.0", "/24", ("3: subnet_mask: found '/24'; expected a subnet"
+         " mask from 255.0.0.0 to 255.255.255.252, like 255.255.255.0")),
+        ("interface: ens4", "interface:", "4: interface: is empty; expected a network interface's name, like eth0"),
+        ("ens4", "ens 4", "4: interface: found 'ens 4'; expected a network interface's name, like eth0"),
+        ("address: 172.30.4.254", "swtich_1_address: 172.30.4.254", ("6: switches[0].swtich_1_address: this is"
+         " switch 0, counted from 0; expected swtich_0_address, or address")),
+        ("address: 172.30.4.254", "address: x", f"6: switches[0].address: found 'x'; {ADDRESS}"),
+        ("4.254", "5.254", ("6: switches[0].address: 172.30.5.254 is outside 172.30.4.0/24; give an address of that"
+         " network")),
+        ("4.254", "4.1", "6: switches[0].address: 172.30.4.1 is the server_address"),
+        ("4.254", "4.254\n    switch_address: 172.30.4.253", ("7: switches[0].switch_address: is a second address;"
+         " the first is address")),
+        ("address: 172.30.4.254", "name: a b\n    address: 172.30.4.254", ("6: switches[0].name: found 'a b'; expected"
+         " a name of letters, digits, - and _")),
+        ("address: 172.30.4.254", "protected_ports: [5-4]\n    address: 172.30.4.254", ("6:"
+         " switches[0].protected_ports[0]: found '5-4'; the first port comes after the last")),
+        ("4.15", "5.15", ("10: switches[0].pi_addresses[2]: 172.30.5.15 is outside 172.30.4.0/24; give an address of"
+         " that network")),
+        ("4.15", "4.13", ("10: switches[0].pi_addresses[2]: 172.30.4.13 is already switches[0].pi_addresses[0]"
+         " (line 8); give each Pi its own")),
+        ("4.15", "4.1", ("10: switches[0].pi_addresses[2]: 172.30.4.1 is already server_address (line 2); give each Pi"
+         " its own")),
+        ("4.15", "4.254", ("10: switches[0].pi_addresses[2]: 172.30.4.254 is already switches[0] (line 6); give each"
+         " Pi its own")),
+        ("4.15", "4.255", "10: switches[0].pi_addresses[2]: 172.30.4.255 is the broadcast address of 172.30.4.0/24"),
+        ("4.15", "4.15.1", f"10: switches[0].pi_addresses[2]: found '172.30.4.15.1'; {ADDRESS}"),
+    ],
+)  # fmt: skip
+def test_one_wrong_value(folder: Path, old: str, new: str, report: str) -> None:
+    assert problems(BASE.replace(old, new, 1)) == [f"config.yaml:{report}"]
+
+
+def test_a_pi_on_the_router_or_on_a_variable(folder: Path) -> None:
+    assert problems(with_lines("router: 172.30.4.13"))[0].endswith(
+        "172.30.4.13 is already router (line 11); give each Pi its own"
+    )
+    assert problems(BASE, environ={"PIMAN_ROUTER": "172.30.4.13"})[0].endswith(
+        "172.30.4.13 is already router; give each Pi its own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("switches", "report"),
+    [
+        ("switches:", "5: switches: is empty; expected a list of switches, or [] for none"),
+        ("switches: 3", "5: switches: found one value; expected a list of switches, or [] for none"),
+        ("switches: {a: 1}", "5: switches: found keys with values; expected a list of switches, or [] for none"),
+        ("switches: [x]", "5: switches[0]: found one value; expected keys with values"),
+        (
+            "switches:\n - {address: 172.30.4.9}\n - {address: 172.30.4.9}",
+            "7: switches[1].address: 172.30.4.9 is already the address of switches[0] (line 6)",
+        ),
+        (
+            "switches:\n - {address: 172.30.4.9, name: a}\n - {address: 172.30.4.8, name: A}",
+            "7: switches[1].name: A is already the name of switches[0]",
+        ),
+    ],
+)
+def test_wrong_switches(folder: Path, switches: str, report: str) -> None:
+    assert problems(BASE[: BASE.index("switches")] + switches + "\n")[0] == f"config.yaml:{report}"
+
+
+def test_every_problem_is_in_one_report(folder: Path) -> None:
+    text = BASE.replace("number: 4", "number: x").replace("4.13", "4.300").replace("ens4", "e/n") + "nonsense: 1\n"
+    lines = [line.split(": ")[0] for line in problems(text, "PIMAN_X=1\n", {"PIMAN_LEASE_TIME": "x"})]
+    assert lines == [
+        "config.yaml:1", "config.yaml:4", "config.yaml:8", "config.yaml:11", ".env:1", "environment",
+    ]  # fmt: skip
+
+
+def test_the_example_of_the_first_release_whose_pis_collide_with_the_server(folder: Path) -> None:
+    second = "  - swtich_1_address: 172.30.4.253\n    pi_addresses:\n" + "".join(
+        f"      - 172.30.4.{i}\n" for i in range(1, 13)
+    )
+    assert problems(BASE + second) == [
+        (
+            "config.yaml:13: switches[1].pi_addresses[0]: 172.30.4.1 is already server_address (line 2);"
+            " give each Pi its own"
+        )
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------- any bytes
+
+_PIECES = st.lists(
+    st.sampled_from([*BASE.split("\n"), *FULL.split("\n"), "  ", "- ", "{", "}", "[", "]", "&a ", "*a", "!x ",
+                     '"\\ud800"',
+                     "<<: *a", "---", "? ", "#"])
+    | st.text(max_size=8),
+    max_size=30,
+)  # fmt: skip
+
+
+def _load_bytes(data: bytes, env: bytes = b"") -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "config.yaml"
+        path.write_bytes(data)
+        (Path(name) / ".env").write_bytes(env)
+        try:
+            assert isinstance(load_config(path, environ={}), Config)
+        except ConfigError as error:
+            report = error
+        else:
+            return
+    assert report.problems
+    assert str(report).encode().count(b"\n") == len(report.problems) - 1
+
+
+@given(st.binary(max_size=200), st.binary(max_size=100))
+def test_any_bytes_are_a_config_or_a_report(data: bytes, env: bytes) -> None:
+    _load_bytes(data, env)
+
+
+@given(_PIECES, st.booleans(), st.lists(st.sampled_from(["PIMAN_POOL", "=", "\n", "'", '"', "\\", "x", " ", "#"])))
+def test_any_shuffled_config_is_a_config_or_a_report(pieces: list[str], whole: bool, env: list[str]) -> None:
+    text = (BASE if whole else "") + "\n".join(pieces)
+    _load_bytes(text.encode("utf-8", "surrogatepass"), "".join(env).encode())
+
+
+@given(st.integers(0, len(FULL) - 1), st.integers(0, 20), st.text(max_size=6))
+def test_any_damage_to_a_good_file_is_a_config_or_a_report(start: int, length: int, patch: str) -> None:
+    _load_bytes((FULL[:start] + patch + FULL[start + length :]).encode())
+
+
+def test_a_thousand_ports_load_quickly_enough_to_be_read_by_every_command(folder: Path) -> None:
+    lines = "".join(f"      - 172.30.{4 + i // 250}.{2 + i % 250}\n" for i in range(1000))
+    config = load(BASE.replace("255.255.255.0", "255.255.0.0").split("      - ")[0].replace("4.254", "99.1") + lines)
+    assert len(config.pi_addresses) == 1000
+    assert os.fspath(config.path)
