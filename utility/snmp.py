@@ -119,7 +119,7 @@ class Status(IntEnum):
 
 _MAY_NOT_WRITE = "the write community may not write it: give it write access on the switch, or another community to us"
 _NO_SUCH_OBJECT = "the switch has no such object to set: is this a PoE port?"
-_SET_REASONS: dict[int, str] = {
+_SET_REASONS = {
     Status.NO_SUCH_NAME: f"{_NO_SUCH_OBJECT} Or may the write community not write it?",  # all that v1 can say
     Status.NO_CREATION: _NO_SUCH_OBJECT,
     Status.INCONSISTENT_NAME: _NO_SUCH_OBJECT,
@@ -136,7 +136,7 @@ class Response:
     """A decoded response; `index` counts from 1 and names the object that `status` is about, 0 none."""
 
     request_id: int
-    status: int
+    status: Status
     index: int
     rows: tuple[Row, ...]
 
@@ -166,7 +166,7 @@ def encode_request(
 def decode_response(version: str, data: bytes) -> Response:
     """The response in a datagram; PacketError for whatever is none."""
     protocol = _protocol(version)
-    # pysnmp's errors are not all subclasses of one; those below ValueError come from values that fit no type.
+    # pysnmp and pyasn1 each have their own; garbage also reaches code of theirs that expects none.
     broken = (import_module("pyasn1.error").PyAsn1Error, import_module("pysnmp.error").PySnmpError)
     try:
         message, _rest = import_module("pyasn1.codec.ber.decoder").decode(data, asn1Spec=protocol.Message())
@@ -175,7 +175,7 @@ def decode_response(version: str, data: bytes) -> Response:
             raise PacketError("another version, or no response")
         return Response(
             int(protocol.apiPDU.get_request_id(pdu)),
-            int(protocol.apiPDU.get_error_status(pdu)),
+            Status(int(protocol.apiPDU.get_error_status(pdu))),
             int(protocol.apiPDU.get_error_index(pdu, muteErrors=True)),
             tuple((tuple(oid), _plain(value)) for oid, value in protocol.apiPDU.get_varbinds(pdu)),
         )
@@ -193,14 +193,11 @@ class _Asn1(Protocol):
     def __int__(self) -> int: ...
     def __bytes__(self) -> bytes: ...
     def __iter__(self) -> Iterator[int]: ...
-    def getComponent(self) -> _Asn1: ...  # noqa: N802  # its name in pyasn1
 
 
 def _plain(value: _Asn1) -> Value:
     """A Python value for one of pysnmp's: int, bytes, an OID, or None for Null and "no such object"."""
     univ = import_module("pyasn1.type.univ")
-    if isinstance(value, univ.Choice):  # v1 wraps an IP address in a choice of one
-        value = value.getComponent()
     if isinstance(value, univ.Integer):
         return int(value)
     if isinstance(value, univ.ObjectIdentifier):
@@ -387,10 +384,7 @@ class Snmp:
         return None
 
 
-def _words(code: int) -> str:
-    """`wrongValue` for 10, as the RFC spells it."""
-    try:
-        first, *others = Status(code).name.lower().split("_")
-    except ValueError:
-        return f"error {code}"
+def _words(status: Status) -> str:
+    """`wrongValue` for WRONG_VALUE, as the RFC spells it."""
+    first, *others = status.name.lower().split("_")
     return first + "".join(word.capitalize() for word in others)
