@@ -1,0 +1,106 @@
+"""Ethernet, ARP, IPv4 and UDP as bytes, as much of them as a boot ROM has. Holds no socket and no clock."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+BROADCAST_MAC = b"\xff" * 6
+NO_ADDRESS = bytes(4)
+BROADCAST = b"\xff" * 4
+ARP_REQUEST, ARP_REPLY = 1, 2
+_ETHER_IPV4, _ETHER_ARP, _UDP = 0x0800, 0x0806, 17
+_FRAGMENT_BITS = 0x3FFF  # more fragments, or an offset
+_ARP_FIXED = bytes.fromhex("000108000604")  # Ethernet, IPv4, their lengths
+
+
+class Datagram(NamedTuple):
+    """A UDP datagram off the wire. `intact` is False where the UDP checksum is there and wrong (RFC 768)."""
+
+    source_mac: bytes
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+    payload: bytes
+    intact: bool
+
+
+class Arp(NamedTuple):
+    """An ARP packet for IPv4 over Ethernet (RFC 826)."""
+
+    operation: int
+    sender_mac: bytes
+    sender: bytes
+    target: bytes
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum of RFC 1071; 0 for data that holds its own right checksum."""
+    if len(data) % 2:
+        data += b"\0"
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _pseudo_header(source: bytes, destination: bytes, length: int) -> bytes:
+    return source + destination + struct.pack("!BBH", 0, _UDP, length)
+
+
+def encode_udp(
+    source_mac: bytes,
+    destination_mac: bytes,
+    source: tuple[bytes, int],
+    destination: tuple[bytes, int],
+    payload: bytes,
+    ttl: int = 64,
+    identification: int = 0,
+    with_checksum: bool = True,
+) -> bytes:
+    """A whole Ethernet frame around `payload`; addresses are (4 bytes, port)."""
+    length = 8 + len(payload)
+    udp = struct.pack("!HHHH", source[1], destination[1], length, 0) + payload
+    if with_checksum:
+        total = checksum(_pseudo_header(source[0], destination[0], length) + udp) or 0xFFFF  # 0 would say: none
+        udp = udp[:6] + struct.pack("!H", total) + udp[8:]
+    header = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + length, identification, 0, ttl, _UDP, 0, source[0], destination[0]
+    )
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return destination_mac + source_mac + struct.pack("!H", _ETHER_IPV4) + header + udp
+
+
+def parse_udp(frame: bytes) -> Datagram | None:
+    """The UDP datagram in an Ethernet frame; None for anything else, for fragments, and for what is cut short."""
+    if len(frame) < 42 or frame[12:14] != b"\x08\x00" or frame[14] >> 4 != 4 or frame[23] != _UDP:
+        return None
+    header_length = (frame[14] & 15) * 4
+    total, fragment = struct.unpack("!H2xH", frame[16:22])
+    packet = frame[14 : 14 + total]
+    if header_length < 20 or len(packet) < max(total, header_length + 8) or fragment & _FRAGMENT_BITS:
+        return None
+    source, destination = packet[12:16], packet[16:20]
+    udp = packet[header_length:]
+    source_port, destination_port, length, found = struct.unpack("!HHHH", udp[:8])
+    if not 8 <= length <= len(udp):
+        return None
+    udp = udp[:length]
+    intact = found == 0 or checksum(_pseudo_header(source, destination, length) + udp) == 0
+    return Datagram(frame[6:12], source, source_port, destination, destination_port, udp[8:], intact)
+
+
+def encode_arp(operation: int, sender_mac: bytes, sender: bytes, target_mac: bytes, target: bytes) -> bytes:
+    """A whole frame; a request (all-zero `target_mac`) goes to everybody."""
+    destination = target_mac if any(target_mac) else BROADCAST_MAC
+    body = _ARP_FIXED + struct.pack("!H", operation) + sender_mac + sender + target_mac + target
+    return destination + sender_mac + struct.pack("!H", _ETHER_ARP) + body
+
+
+def parse_arp(frame: bytes) -> Arp | None:
+    """The ARP packet in an Ethernet frame, None for anything else."""
+    if len(frame) < 42 or frame[12:14] != b"\x08\x06" or frame[14:20] != _ARP_FIXED:
+        return None
+    (operation,) = struct.unpack("!H", frame[20:22])
+    return Arp(operation, frame[22:28], frame[28:32], frame[38:42])

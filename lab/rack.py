@@ -1,0 +1,367 @@
+"""The virtual rack: network, PoE switch, Pis, and the configuration a manager needs to run it.
+
+Runs no manager: that is piman's server, started in the same network namespace by whoever wants it. Has to run in a
+private world (lab.namespaces.enter, or tests/run.sh), since it makes network namespaces by fixed names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+
+from lab.light import Pace
+from lab.machine import CARD_BYTES
+from lab.namespaces import Interface, LabError, ip_batch, no_ipv6, require_private_network, write_lab_file
+from lab.pi import KINDS, PiState, VirtualPi
+from lab.profiles import PROFILES, Profile
+from lab.rootfs import build_rootfs
+from lab.switch import LabSwitch
+from lab.wire import Faults
+
+MANAGER, SWITCH, NETMASK = IPv4Address("172.30.4.1"), IPv4Address("172.30.4.254"), IPv4Address("255.255.255.0")
+FIRST_PI = IPv4Address("172.30.4.11")
+INTERFACE, SWITCH_NAMESPACE, BRIDGE, UPLINK = "ens4", "switch0", "br0", "uplink"
+MAX_PIS = 48
+_INSTALL = Path(__file__).resolve().parent.parent / "install"
+_TEMPLATES = ("config.txt", "cmdline.txt")
+# A virtual Pi runs no firmware, so these are stand-ins: random bytes, as many as the real files have.
+_FIRMWARE = {
+    "bootcode.bin": 52_480,
+    "start.elf": 2_979_000,
+    "fixup.dat": 7_266,
+    "start4.elf": 2_254_000,
+    "fixup4.dat": 5_400,
+}
+_LIGHT_FILES = {
+    "bootcode.bin": 52_480,
+    "start.elf": 297_900,
+    "fixup.dat": 7_266,
+    "start4.elf": 225_400,
+    "fixup4.dat": 5_400,
+    "kernel8.img": 600_000,
+    "initramfs.gz": 400_000,
+}
+_TOOLS = {
+    "ip": "iproute2",
+    "bridge": "iproute2",
+    "snmpd": "snmpd",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+}
+_QEMU_TOOLS = {"qemu-system-aarch64": "qemu-system-arm", "mke2fs": "e2fsprogs", "modinfo": "kmod"}
+
+
+def prerequisites(kind: str) -> list[str]:
+    """The Debian packages that a rack of this kind needs and that are not installed."""
+    wanted = _TOOLS | ({} if kind == "light" else _QEMU_TOOLS)
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return sorted({package for tool, package in wanted.items() if not shutil.which(tool, path=path)})
+
+
+def prepare_files(cache: Path) -> None:
+    """Fetch and build what QEMU Pis boot and install into cache/boot; LabError. The second time: nothing to do.
+
+    Needs the network of the machine, so call it before `enter`.
+    """
+    boot = cache / "boot"
+    boot.mkdir(parents=True, exist_ok=True)
+    _script("boot/fetch_boot_files.sh", "--no-firmware", "--output", str(boot))
+    initramfs, sums = boot / "initramfs.gz", _sources()
+    stamp = cache / ".initramfs"
+    if not initramfs.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != sums:
+        _script("initram/create_initramfs.gz.sh", "arm64", "--output", str(initramfs))
+        stamp.write_text(sums, encoding="ascii")
+        (boot / "rootfs.tgz").unlink(missing_ok=True)
+    if not (boot / "rootfs.tgz").exists():
+        try:
+            build_rootfs(initramfs, boot / "rootfs.tgz")
+        except Exception as error:
+            raise LabError(f"no root file system: {error}") from error
+
+
+def _sources() -> str:
+    """A digest of the scripts the initramfs is made of."""
+    digest = hashlib.sha256()
+    for path in sorted((_INSTALL / "initram").iterdir()):
+        if path.is_file() and not path.name.endswith(".gz"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _script(name: str, *arguments: str) -> None:
+    done = subprocess.run(
+        ["bash", str(_INSTALL / name), *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise LabError(f"install/{name}: {done.stderr.decode(errors='replace').strip()}")
+
+
+def _noise(name: str, size: int) -> bytes:
+    return random.Random(name).randbytes(size)
+
+
+class Rack:
+    """N Pis on a PoE switch. `with Rack(directory) as rack:` starts it; the manager's side is the caller's namespace.
+
+    directory    holds everything of it: config.yaml, hosts.csv, boot/, state/, logs/, pis/, switch/, lab.json
+    files        of prepare_files; kinds other than light need it
+    stagger      seconds between two Pis at the start, as a switch does it
+    image_bytes  size of the light Pis' image
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pis: int = 2,
+        kind: str = "qemu",
+        model: str = "3b",
+        *,
+        files: Path | None = None,
+        scale: float = 1.0,
+        stagger: float = 0.5,
+        faults: Faults | None = None,
+        pace: Pace | None = None,
+        card_bytes: int = CARD_BYTES,
+        image_bytes: int = 4_000_000,
+        ports: int = 0,
+        known: bool = True,
+    ) -> None:
+        if not 1 <= pis <= MAX_PIS:
+            raise LabError(f"{pis} Pis: a rack has 1 to {MAX_PIS}")
+        if kind not in KINDS or model not in PROFILES:
+            raise LabError(f"a Pi is {', '.join(KINDS)}, of model {', '.join(PROFILES)}; not {kind} {model}")
+        if kind != "light" and files is None:
+            raise LabError("QEMU Pis need the boot files of prepare_files")
+        self.directory = directory.resolve()
+        self.kind, self.model = kind, model
+        self.config, self.hosts = self.directory / "config.yaml", self.directory / "hosts.csv"
+        self.boot_dir, self.image = self.directory / "boot", self.directory / "boot" / "rootfs.tgz"
+        self._files, self._image_bytes, self._known = files, image_bytes, known
+        self._stagger = stagger
+        self._ports = max(ports, pis)
+        self._stopping = threading.Event()
+        self._starter: threading.Thread | None = None
+        self._namespaces: list[str] = []
+        self.directory.mkdir(parents=True, exist_ok=True)
+        profile = PROFILES[model]
+        self.pis = [
+            VirtualPi(
+                port,
+                f"pi{port}",
+                _mac(profile, port),
+                _serial(profile, port),
+                profile,
+                kind,
+                self.directory / "pis" / f"pi{port}",
+                address=FIRST_PI + (port - 1),
+                scale=scale,
+                faults=faults,
+                pace=pace,
+                card_bytes=card_bytes,
+            )
+            for port in range(1, pis + 1)
+        ]
+        self.switch = LabSwitch(
+            SWITCH_NAMESPACE,
+            BRIDGE,
+            [f"port{number}" for number in range(1, self._ports + 1)],
+            SWITCH,
+            self.directory / "switch",
+            self._on_power,
+            self._delivering,
+            uplink=UPLINK,
+        )
+
+    def __enter__(self) -> Rack:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, power: bool = True) -> None:
+        """Build it all; LabError. The Pis start one by one in the background; `power` False: ports on, no Pi starts."""
+        require_private_network()
+        try:
+            self._write_files()
+            self._build_network()
+            self.switch.start()
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise LabError(f"the rack does not come up: {error}") from error
+        except LabError:
+            self.close()
+            raise
+        write_lab_file(self.directory)
+        if power:
+            self._starter = threading.Thread(target=self._start_pis, name="lab-power", daemon=True)
+            self._starter.start()
+
+    def close(self) -> None:
+        """Take everything down; any number of times. The folder stays."""
+        self._stopping.set()
+        if self._starter is not None:
+            self._starter.join()
+        self.switch.stop()
+        for pi in self.pis:
+            pi.power_off()
+        with contextlib.suppress(LabError):
+            if self._namespaces:
+                ip_batch([f"link del {INTERFACE}"])
+        for name in self._namespaces:
+            with contextlib.suppress(LabError):
+                ip_batch([f"netns del {name}"])
+        self._namespaces.clear()
+        (self.directory / "lab.json").unlink(missing_ok=True)
+
+    def pi(self, name: str) -> VirtualPi:
+        """By name, MAC or port number; KeyError."""
+        for each in self.pis:
+            if name in (each.name, each.mac, str(each.port)):
+                return each
+        raise KeyError(name)
+
+    def wait(self, reached: Callable[[], bool], timeout: float, interval: float = 0.05) -> bool:
+        """Whether it came true in time."""
+        end = time.monotonic() + timeout
+        while not reached():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(interval)
+        return True
+
+    def wait_state(self, state: PiState, timeout: float) -> bool:
+        """Whether every Pi came to be in this state at one moment."""
+        return self.wait(lambda: all(pi.state is state for pi in self.pis), timeout)
+
+    def _start_pis(self) -> None:
+        for pi in self.pis:
+            if self._stopping.is_set():
+                return
+            if self.switch.admin(pi.port):
+                pi.power_on()
+            self._stopping.wait(self._stagger)
+
+    def _on_power(self, port: int, on: bool) -> None:
+        for pi in self.pis:
+            if pi.port == port and not self._stopping.is_set():
+                (pi.power_on if on else pi.power_off)()
+
+    def _delivering(self, port: int) -> bool:
+        return any(pi.port == port and pi.is_on for pi in self.pis)
+
+    # -- the network: the manager's end is here, each Pi and the switch in a namespace of their own
+
+    def _build_network(self) -> None:
+        names = [pi.namespace for pi in self.pis]
+        ip_batch([f"netns add {name}" for name in (SWITCH_NAMESPACE, *names)])
+        self._namespaces = [SWITCH_NAMESPACE, *names]
+        for name in self._namespaces:
+            no_ipv6(name)
+        lines = [f"link add {BRIDGE} netns {SWITCH_NAMESPACE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"]
+        lines.append(f"link add {INTERFACE} type veth peer name {UPLINK} netns {SWITCH_NAMESPACE}")
+        for pi in self.pis:
+            peer = f"peer name eth0 address {pi.mac} netns {pi.namespace}"
+            lines.append(f"link add port{pi.port} netns {SWITCH_NAMESPACE} type veth {peer}")
+        # Ports with nothing in them are there too, and have no carrier.
+        for port in range(len(self.pis) + 1, self._ports + 1):
+            peer = f"peer name empty{port} netns {SWITCH_NAMESPACE}"
+            lines.append(f"link add port{port} netns {SWITCH_NAMESPACE} type veth {peer}")
+        lines += [f"addr add {MANAGER}/24 dev {INTERFACE}", f"link set {INTERFACE} up"]
+        ip_batch(lines)
+        ports = [UPLINK, *(f"port{number}" for number in range(1, self._ports + 1))]
+        ip_batch(
+            [
+                f"addr add {SWITCH}/24 dev {BRIDGE}",
+                *(f"link set {name} up" for name in ("lo", BRIDGE)),
+                *(f"link set {name} master {BRIDGE} up" for name in ports),
+            ],
+            SWITCH_NAMESPACE,
+        )
+        ends = [("", INTERFACE), *((SWITCH_NAMESPACE, name) for name in (BRIDGE, *ports))]
+        ends += [(pi.namespace, "eth0") for pi in self.pis]
+        for namespace, name in ends:
+            with contextlib.closing(Interface(namespace, name)) as interface:
+                interface.no_offloads()
+
+    # -- the files
+
+    def _write_files(self) -> None:
+        for name in ("boot", "state", "logs"):
+            (self.directory / name).mkdir(exist_ok=True)
+        if not self.config.exists():
+            self.config.write_text(self._config_text(), encoding="utf-8")
+        if not self.hosts.exists():
+            lines = [f"{pi.mac};{pi.address};{pi.name};0" for pi in self.pis] if self._known else []
+            self.hosts.write_text("\n".join(["# MAC;IP;hostname;last_seen", *lines]) + "\n", encoding="utf-8")
+        if self._files is None:
+            self._make_light_files()
+        else:
+            for source in sorted((self._files / "boot").iterdir()):
+                if source.is_file() and not source.name.startswith("."):
+                    _link(source, self.boot_dir / source.name)
+            self._make_noise(_FIRMWARE)
+        for name in _TEMPLATES:
+            shutil.copyfile(_INSTALL / "boot" / name, self.boot_dir / name)
+
+    def _make_light_files(self) -> None:
+        self._make_noise(_LIGHT_FILES | {PROFILES[self.model].device_tree: 55_000, "rootfs.tgz": self._image_bytes})
+
+    def _make_noise(self, files: dict[str, int]) -> None:
+        for name, size in files.items():
+            path = self.boot_dir / name
+            if not path.exists() or path.stat().st_size != size:
+                path.unlink(missing_ok=True)
+                path.write_bytes(_noise(name, size))
+
+    def _config_text(self) -> str:
+        addresses = [str(pi.address) for pi in self.pis] + [""] * (self._ports - len(self.pis))
+        return "\n".join(
+            [
+                "# Written by piman lab; this rack is virtual.",
+                "private_number: 4",
+                f"server_address: {MANAGER}",
+                f"subnet_mask: {NETMASK}",
+                f"interface: {INTERFACE}",
+                "boot_dir: boot",
+                "state_dir: state",
+                "log_dir: logs",
+                "switch_count: 1",
+                "switches:",
+                f"  - swtich_0_address: {SWITCH}",
+                "    off_time: 1",
+                "    pi_addresses:",
+                *(f"      - {address}".rstrip() for address in addresses),
+                "",
+            ]
+        )
+
+
+def _mac(profile: Profile, port: int) -> str:
+    return f"{profile.oui}:00:00:{port:02x}"
+
+
+def _serial(profile: Profile, port: int) -> int:
+    """On a Pi 3 the MAC ends with the serial's last 24 bits; on later boards the two have nothing in common."""
+    return (0x5E000000 if profile.oui == "b8:27:eb" else 0x7BF18E00) + port
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where that cannot be."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
