@@ -443,7 +443,7 @@ def test_sigkill_at_any_moment_leaves_the_file_whole(path: Path) -> None:
     path.write_text("".join(lines))
     moments = random.Random(4)
     last = 1
-    for _ in range(12):
+    for _ in range(25):
         writer = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}
         )

@@ -132,7 +132,7 @@ class _Running:
                 failure = ""
         except Exception as error:
             log.exception("%s failed", service.name)
-            failure = f"{service.name}: {error or type(error).__name__}"
+            failure = f"{service.name}: {str(error) or type(error).__name__}"
         finally:
             if failure:
                 self.failures.append(failure)
