@@ -140,7 +140,7 @@ unpack_debs() {
 }
 
 # debian_kernel ARCH: prints the folder of the unpacked kernel package (boot/, lib/modules/, usr/lib/linux-image-*).
-# Kept in the cache: unpacking takes longer than all else. Drivers that no Pi has are left out, to save 150 MB.
+# Kept in the cache: unpacking takes longer than all else. What an installer has no use for is left out, to save space.
 debian_kernel() {
     local deb folder
     deb=$(debian_packages "$1" kernel "linux-image-$1") || return 1

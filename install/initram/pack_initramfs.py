@@ -104,7 +104,14 @@ def needed_libraries(elf: bytes) -> tuple[list[str], str]:
     """Return the libraries a 64-bit little-endian ELF file names (DT_NEEDED), and its loader's path ("": static)."""
     if elf[:6] != b"\x7fELF\x02\x01":
         raise PackError("not a 64-bit little-endian ELF file")
-    offset, size, count = struct.unpack_from("<Q", elf, 32)[0], *struct.unpack_from("<HH", elf, 54)
+    try:
+        return _read_dynamic(elf)
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        raise PackError(f"a broken ELF file ({error})") from error
+
+
+def _read_dynamic(elf: bytes) -> tuple[list[str], str]:
+    (offset,), (size, count) = struct.unpack_from("<Q", elf, 32), struct.unpack_from("<HH", elf, 54)
     loads, dynamic, loader = [], b"", ""
     for index in range(count):
         kind, _, start, address, _, length = struct.unpack_from("<IIQQQQ", elf, offset + index * size)
