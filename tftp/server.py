@@ -1,0 +1,479 @@
+"""The TFTP thread: sockets, the epoll loop, logging and reporting. No rule of the protocol.
+
+One loop serves all transfers. Each has a socket of its own, bound to the address that the client asked (a Pi drops what
+comes from another one) and connected to the client, so that the kernel sorts datagrams, drops strangers' ones, and
+tells us when the client's port is closed.
+
+`now` is monotonic time, taken once per turn of the loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import logging
+import math
+import re
+import select
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from tftp.files import BootFiles, Content, Refusal
+from tftp.packet import Error, ErrorCode, PacketError, ReadRequest, WriteRequest, parse
+from tftp.transfer import Netascii, Outcome, PacketCache, ReadTransfer, Terms, data_packets, negotiate
+from utility.hosts import Host
+from utility.service import Report, Reporter, Severity, Stage, Waker
+
+log = logging.getLogger("piman.tftp")
+
+Peer = tuple[str, int]
+
+_IP_PKTINFO = 8  # linux/in.h; `socket` names it only from Python 3.14
+_PKTINFO = struct.Struct("=I4s4s")  # interface, local address to answer from, destination of the datagram
+
+_LARGEST_REQUEST = 2048  # RFC 2347 says 512; longer ones are cut off and then refused or malformed
+_REQUESTS_A_TURN = 64  # so that a flood of requests does not starve the transfers
+_EVENTS_A_TURN = 256
+_REPORT_INTERVAL = 0.25
+_SILENCE = 5.0  # a Pi that asked for nothing for so long, and asks again, has been restarted
+_STALLED = 1.0
+_NOTED_MISSING = 4096  # (host, name) pairs that have been logged
+_LARGE_FILE = 1_000_000
+
+_KERNEL = re.compile(r"(?:kernel|initramfs|initrd).*")
+_FIRST_FILE = re.compile(r"bootcode\.bin|start\w*\.elf")
+
+_ENDINGS = {
+    Outcome.COMPLETE: "completed",
+    Outcome.ABORTED: "aborted by the client",
+    Outcome.GONE: "client gone",
+    Outcome.TIMEOUT: "timed out",
+    Outcome.FAILED: "failed",
+}
+
+
+@dataclass(slots=True)
+class _Boot:
+    """What a known Pi has been doing: how often it asked, when it was last heard, whether it is past its firmware."""
+
+    requests: int = 0
+    last: float = -math.inf
+    kernel: bool = False
+
+
+class _Session:
+    """A transfer and what belongs to it."""
+
+    __slots__ = (
+        "boot",
+        "channel",
+        "content",
+        "due",
+        "host",
+        "is_kernel",
+        "number",
+        "peer",
+        "report_at",
+        "request",
+        "started",
+        "transfer",
+    )
+
+    def __init__(
+        self, channel: socket.socket, peer: Peer, request: bytes, content: Content, transfer: ReadTransfer, now: float
+    ) -> None:
+        self.channel = channel
+        self.peer = peer
+        self.request = request
+        self.content = content
+        self.transfer = transfer
+        self.started = now
+        self.due = math.inf  # its earliest entry in the timer heap
+        self.host: Host | None = None
+        self.boot = _Boot()
+        self.number = 0  # of the host's requests
+        self.is_kernel = False
+        self.report_at = math.inf
+
+    @property
+    def done(self) -> int:
+        """Bytes that the client has."""
+        return min(self.transfer.acknowledged * self.transfer.blksize, self.content.size)
+
+
+class TftpServer:
+    """Serves the boot folder to anyone who asks, and reports what known Pis fetch.
+
+    `counters` counts drops and endings by reason. The constructor raises OSError where the address cannot be had.
+    """
+
+    name = "tftp"
+
+    def __init__(
+        self,
+        address: IPv4Address,
+        port: int,
+        files: BootFiles,
+        host_of: Callable[[IPv4Address], Host | None],
+        report: Reporter,
+        max_transfers: int = 2000,
+        max_per_client: int = 64,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.max_transfers = max_transfers
+        self.max_per_client = max_per_client
+        self._files = files
+        self._host_of = host_of
+        self._report = report
+        self._cache = PacketCache()
+        self._sessions: dict[int, _Session] = {}  # by file descriptor
+        self._by_peer: dict[Peer, _Session] = {}
+        self._per_client: Counter[str] = Counter()
+        self._boots: dict[str, _Boot] = {}  # by MAC; known Pis only
+        self._missing: set[tuple[str, str]] = set()
+        self._timers: list[tuple[float, int, _Session]] = []
+        self._tie = itertools.count()
+        self._stopping = False
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._refusals = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._listener.setblocking(False)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # a rack that is switched on
+            self._listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._listener.bind((str(address), port))
+            # Errors go out of a port that is not ours either, as a client takes its first answer's port for the
+            # transfer's; what comes back to it is not read.
+            self._refusals.setblocking(False)
+            self._refusals.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            self._refusals.bind((str(address), 0))
+        except OSError:
+            self._listener.close()
+            self._refusals.close()
+            raise
+        self.port: int = self._listener.getsockname()[1]
+        self._waker = Waker()
+        self._poll = select.epoll()
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll.register(self._waker, select.EPOLLIN)
+
+    def stop(self) -> None:
+        """Make `run` return. Any thread, any number of times."""
+        self._stopping = True
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serve until `stop`; then tell the clients in flight, and close every socket."""
+        sessions, poll, listener = self._sessions, self._poll.poll, self._listener.fileno()
+        now = time.monotonic()
+        try:
+            while not self._stopping:
+                wait = max(0.0, self._timers[0][0] - now) if self._timers else -1.0
+                events = poll(wait, _EVENTS_A_TURN)
+                now = time.monotonic()
+                for descriptor, _event in events:
+                    session = sessions.get(descriptor)
+                    if session is not None:
+                        self._serve(session, now)
+                    elif descriptor == listener:
+                        self._accept(now)
+                self._run_timers(now)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        farewell = Error(ErrorCode.NOT_DEFINED, "the server stops").encode()
+        for session in list(self._sessions.values()):
+            self._send(session, [farewell])
+            self._forget(session)
+        self._poll.close()
+        self._listener.close()
+        self._refusals.close()
+        self._waker.close()
+
+    # Requests
+
+    def _accept(self, now: float) -> None:
+        for _ in range(_REQUESTS_A_TURN):
+            try:
+                datagram, extra, _flags, peer = self._listener.recvmsg(_LARGEST_REQUEST, 64)
+            except BlockingIOError:
+                return
+            except OSError as error:  # an ICMP error for something sent earlier: nobody's
+                self._drop(f"socket: {error.strerror}", ("", 0))
+                continue
+            local = next(
+                (
+                    socket.inet_ntoa(_PKTINFO.unpack(data[: _PKTINFO.size])[1])
+                    for level, kind, data in extra
+                    if level == socket.IPPROTO_IP and kind == _IP_PKTINFO
+                ),
+                "0.0.0.0",
+            )
+            self._request(datagram, local, peer, now)
+
+    def _request(self, datagram: bytes, local: str, peer: Peer, now: float) -> None:
+        """One datagram to our well-known port."""
+        try:
+            packet = parse(datagram)
+        except PacketError as error:
+            self._drop("malformed", peer, str(error))
+            return
+        if isinstance(packet, WriteRequest):
+            self._refuse(Refusal(ErrorCode.ACCESS_VIOLATION, "this server is read-only"), local, peer)
+        elif not isinstance(packet, ReadRequest):
+            # A Pi that gives up before any answer tells this port so (an ERROR).
+            self._drop(f"stray {type(packet).__name__}", peer)
+        elif not self._is_duplicate(datagram, peer, now):
+            self._read_request(packet, datagram, local, peer, now)
+
+    def _is_duplicate(self, datagram: bytes, peer: Peer, now: float) -> bool:
+        """Whether a transfer of that client's port already answers the request; one that does not is ended.
+
+        A boot ROM uses the same port at each start, so the same request on top of a transfer that has stalled
+        midway is a Pi that was restarted, and another request is a client that has moved on.
+        """
+        running = self._by_peer.get(peer)
+        if running is None:
+            return False
+        transfer = running.transfer
+        if running.request == datagram and (not transfer.heard or now - transfer.progress < _STALLED):
+            self._drop("duplicate request", peer)
+            return True
+        self.counters["superseded"] += 1
+        self._forget(running)
+        return False
+
+    def _read_request(self, packet: ReadRequest, datagram: bytes, local: str, peer: Peer, now: float) -> None:
+        if len(self._sessions) >= self.max_transfers:
+            self._drop("too many transfers", peer)  # silence: the client asks again, and a Pi takes an error for a 404
+            return
+        if self._per_client[peer[0]] >= self.max_per_client:
+            self._drop("too many transfers of one client", peer)
+            return
+        if packet.mode not in ("octet", "netascii"):
+            self._refuse(Refusal(ErrorCode.ILLEGAL_OPERATION, "the mode is not octet or netascii"), local, peer)
+            return
+        host = self._host_of(IPv4Address(peer[0]))
+        content = self._files.open(packet.filename, host)
+        if isinstance(content, Refusal):
+            self._refuse(content, local, peer)
+            self._log_missing(packet.filename, content, host, peer)
+            if host:
+                stage = self._stage(host, packet.filename.rpartition("/")[2], False, now)
+                self._report(Report(host.mac, stage, f"RRQ {packet.filename[:80]}", content.reason))
+            return
+        session = self._open_session(packet, datagram, content, local, peer, now)
+        if session is None:
+            return
+        if host:
+            self._follow(session, host, now)
+        self._act(session, session.transfer.start(now), now)
+
+    def _open_session(
+        self, packet: ReadRequest, datagram: bytes, content: Content, local: str, peer: Peer, now: float
+    ) -> _Session | None:
+        terms: Terms
+        if packet.mode == "octet":
+            terms = negotiate(packet.options, content.size)
+            packets = data_packets(content.read, terms.blksize, self._cache, content.identity)
+        else:  # the size in netascii is not known before the end
+            terms = negotiate(packet.options, None)
+            packets = data_packets(Netascii(content.read), terms.blksize)
+        channel = None
+        try:
+            channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            channel.setblocking(False)
+            channel.bind((local, 0))
+            channel.connect(peer)
+            self._poll.register(channel, select.EPOLLIN)
+        except OSError as error:  # out of descriptors or ports, or a peer that cannot be: port 0, a broadcast address
+            self._drop(f"no socket: {error.strerror}", peer)
+            content.close()
+            if channel:
+                channel.close()
+            return None
+        session = _Session(channel, peer, datagram, content, ReadTransfer(packets, terms), now)
+        self._sessions[channel.fileno()] = session
+        self._by_peer[peer] = session
+        self._per_client[peer[0]] += 1
+        self.counters["transfers"] += 1
+        log.debug("%s:%d RRQ %s %s %s", *peer, content.name, packet.mode, packet.options)
+        return session
+
+    def _refuse(self, refusal: Refusal, local: str, peer: Peer) -> None:
+        self._drop(f"refused: {refusal.reason}", peer)
+        error = Error(refusal.code, refusal.reason).encode()
+        source = _PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
+        try:
+            self._refusals.sendmsg([error], [(socket.IPPROTO_IP, _IP_PKTINFO, source)], 0, peer)
+        except OSError as problem:
+            self._drop(f"not sent: {problem.strerror}", peer)
+
+    def _drop(self, reason: str, peer: Peer, detail: str = "") -> None:
+        self.counters[reason] += 1
+        log.debug("%s:%d: %s %s", *peer, reason, detail)
+
+    def _log_missing(self, name: str, refusal: Refusal, host: Host | None, peer: Peer) -> None:
+        """A line for an operator, once per known Pi and name; what a stranger asks for is not worth one."""
+        note = (host.mac, name) if host else ("", name)
+        if host and not refusal.quiet and note not in self._missing and len(self._missing) < _NOTED_MISSING:
+            self._missing.add(note)
+            log.info("%s asked for %r: %s", host.name, name, refusal.reason)
+        else:
+            log.debug("%s:%d asked for %r: %s", *peer, name, refusal.reason)
+
+    # Transfers
+
+    def _serve(self, session: _Session, now: float) -> None:
+        """Take one datagram; there is rarely a second, and epoll comes back for it."""
+        try:
+            datagram = session.channel.recv(_LARGEST_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._channel_error(session, error)
+            self._act(session, [], now)
+            return
+        self._act(session, session.transfer.receive(datagram, now), now)
+
+    def _act(self, session: _Session, packets: list[bytes], now: float) -> None:
+        """Send, and do what the transfer's state asks for."""
+        if packets:
+            self._send(session, packets)
+        transfer = session.transfer
+        if transfer.result is not None:
+            self._finish(session, now)
+            return
+        if transfer.deadline < session.due:
+            session.due = transfer.deadline
+            heapq.heappush(self._timers, (session.due, next(self._tie), session))
+        if now >= session.report_at:
+            self._report_progress(session, now)
+
+    def _send(self, session: _Session, packets: list[bytes]) -> None:
+        try:
+            for packet in packets:
+                session.channel.send(packet)
+        except OSError as error:
+            self._channel_error(session, error)
+
+    def _channel_error(self, session: _Session, error: OSError) -> None:
+        """A closed port ends the transfer; anything else (a full buffer, a link that is down) is a lost datagram."""
+        if error.errno == errno.ECONNREFUSED:
+            session.transfer.refused()
+        else:
+            self._drop(f"not sent: {error.strerror}", session.peer)
+
+    def _run_timers(self, now: float) -> None:
+        """Call `tick` where it is time. A transfer's entry may be early, as each ACK moves its deadline on."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            when, _tie, session = heapq.heappop(timers)
+            if when != session.due:  # it has ended, or has another entry that is earlier
+                continue
+            session.due = math.inf
+            self._act(session, session.transfer.tick(now), now)
+
+    def _forget(self, session: _Session) -> None:
+        """Close what the session holds."""
+        session.due = math.nan  # equals nothing: its timer entry is stale
+        del self._sessions[session.channel.fileno()]
+        if self._by_peer.get(session.peer) is session:
+            del self._by_peer[session.peer]
+        self._per_client[session.peer[0]] -= 1
+        if not self._per_client[session.peer[0]]:
+            del self._per_client[session.peer[0]]
+        session.channel.close()  # epoll forgets it by itself
+        session.content.close()
+
+    # What an operator hears of it
+
+    def _stage(self, host: Host, base: str, served: bool, now: float) -> Stage | None:
+        """The stage that a request shows. Between kernel and initramfs a Pi asks for more firmware: that is no step
+        back, unless it has been silent, or asks for the first file of all."""
+        boot = self._boots.setdefault(host.mac, _Boot())
+        restarted = now - boot.last > _SILENCE or _FIRST_FILE.fullmatch(base) is not None
+        boot.last = now
+        boot.requests += 1
+        if served and _KERNEL.fullmatch(base):
+            boot.kernel = True
+            return Stage.KERNEL
+        if boot.kernel and not restarted:
+            return None
+        boot.kernel = False
+        return Stage.FIRMWARE
+
+    def _follow(self, session: _Session, host: Host, now: float) -> None:
+        """Report a known Pi's transfer, and go on reporting if it is a kernel's."""
+        name = session.content.name
+        base = name.rpartition("/")[2]
+        stage = self._stage(host, base, True, now)
+        session.host = host
+        session.boot = self._boots[host.mac]
+        session.number = session.boot.requests
+        session.is_kernel = stage is Stage.KERNEL
+        if session.is_kernel:
+            session.report_at = now + _REPORT_INTERVAL
+            self._report(
+                Report(host.mac, stage, f"RRQ {name}", f"block 1 of {name}", done=0, total=session.content.size)
+            )
+        else:
+            self._report(Report(host.mac, stage, f"RRQ {name}", f"block 1 of {name}"))
+
+    def _report_progress(self, session: _Session, now: float) -> None:
+        session.report_at = now + _REPORT_INTERVAL
+        session.boot.last = now
+        if session.host:
+            name, sent = session.content.name, session.transfer.sent
+            self._report(
+                Report(
+                    session.host.mac,
+                    Stage.KERNEL,
+                    f"ACK {session.transfer.acknowledged} of {name}",
+                    f"block {sent} of {name}",
+                    done=session.done,
+                    total=session.content.size,
+                )
+            )
+
+    def _finish(self, session: _Session, now: float) -> None:
+        result = session.transfer.result
+        assert result is not None
+        outcome, name, size = result.outcome, session.content.name, session.content.size
+        self.counters[_ENDINGS[outcome]] += 1
+        self.counters["resent"] += session.transfer.resent
+        taken = max(now - session.started, 1e-6)
+        done = session.done
+        self._forget(session)
+        text = f"{name} {_ENDINGS[outcome]} after {done} of {size} bytes in {taken:.1f} s"
+        if session.transfer.resent:
+            text += f", {session.transfer.resent} packets sent again"
+        if result.reason:
+            text += f" ({result.reason[:80]!r})"
+        host = session.host
+        if host is None:
+            log.debug("%s:%d: %s", *session.peer, text)
+            return
+        if outcome is Outcome.COMPLETE:
+            log.log(logging.INFO if size > _LARGE_FILE else logging.DEBUG, "%s: %s", host.name, text)
+            if session.is_kernel:
+                self._report(Report(host.mac, Stage.KERNEL, f"all of {name}", f"all of {name}", done=size, total=size))
+            return
+        # A Pi that has asked for more since has left this transfer by itself: a probe.
+        moved_on = session.boot.requests > session.number
+        if outcome is Outcome.FAILED or (outcome is Outcome.TIMEOUT and not moved_on):
+            log.info("%s: %s", host.name, text)
+            severity = Severity.ERROR if outcome is Outcome.FAILED else Severity.WARNING
+            self._report(
+                Report(host.mac, sent=f"block {session.transfer.sent} of {name}", event=text, severity=severity)
+            )
+        elif outcome is Outcome.ABORTED and result.code not in (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED):
+            log.info("%s: %s", host.name, text)
+        else:
+            log.debug("%s: %s", host.name, text)
