@@ -1,0 +1,461 @@
+"""The state that outlives the process, in SQLite: events, board rows, install orders. All the SQL is here, no rule.
+
+Who may do what: the server and any number of commands open the same file at once. Board rows and events are cheap
+(they survive a killed process; the last second of them may go when the machine loses power); orders and power
+intents are on the disk when the call returns. Errors: `StoreError`, a sentence with the file's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+
+from utility.service import Severity, Stage
+
+log = logging.getLogger("piman.store")
+
+BUSY_SECONDS = 2.0  # how long one process waits for another's write
+KEEP_EVENTS_PER_PI = 1_000
+KEEP_EVENTS = 50_000
+
+# Entry i brings a database of version i to version i + 1; the version is SQLite's user_version. Never edit an entry
+# that has been released: append one.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # AUTOINCREMENT: an id is never given twice, so that a reader may follow with `id > last`.
+        """CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, mac TEXT NOT NULL,
+           severity TEXT NOT NULL, text TEXT NOT NULL)""",
+        "CREATE INDEX events_by_mac ON events (mac, id)",
+        """CREATE TABLE pis (mac TEXT PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL, stage TEXT NOT NULL,
+           since REAL NOT NULL, heard TEXT NOT NULL, heard_at REAL NOT NULL, sent TEXT NOT NULL, sent_at REAL NOT NULL,
+           done INTEGER NOT NULL, total INTEGER NOT NULL, stuck TEXT NOT NULL, reason TEXT NOT NULL,
+           facts TEXT NOT NULL, updated REAL NOT NULL)""",
+        """CREATE TABLE orders (mac TEXT PRIMARY KEY, token TEXT NOT NULL, ordered_at REAL NOT NULL,
+           by TEXT NOT NULL)""",
+        """CREATE TABLE intents (switch TEXT NOT NULL, port INTEGER NOT NULL, at REAL NOT NULL,
+           PRIMARY KEY (switch, port))""",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    ),
+)
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+class StoreError(Exception):
+    """The state cannot be read or written; `str()` is a sentence that names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the timeline. `mac` is empty for the manager itself; ids grow and are never given twice."""
+
+    id: int
+    when: float  # Unix time
+    mac: str
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PiRow:
+    """What is known of one Pi. Times are Unix times, 0 for never; `done` and `total` are bytes of the stage's transfer.
+
+    `name` is empty and `stage` None for a MAC that is not in hosts.csv.
+    """
+
+    mac: str
+    name: str = ""
+    address: IPv4Address | None = None
+    stage: Stage | None = None
+    since: float = 0.0  # when the stage began
+    heard: str = ""
+    heard_at: float = 0.0
+    sent: str = ""
+    sent_at: float = 0.0
+    done: int = 0
+    total: int = 0  # 0: not known
+    stuck: str = ""  # why the stage does not go on; empty: it does
+    reason: str = ""  # why it failed, in stage FAILED
+    facts: Mapping[str, str] = field(default_factory=dict)
+    updated: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A fresh install is wanted on the Pi `mac`; only an install that carries `token` clears it."""
+
+    mac: str
+    token: str
+    ordered_at: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A port that we turned off and mean to turn on again; one found at a start was left by a process that died."""
+
+    switch: str
+    port: int
+    when: float
+
+
+class Store:
+    """The state in one SQLite file. Thread safe: `_lock` guards the one connection.
+
+    path       the file; made, with its folder, unless read_only
+    read_only  nothing is written, not even a side file, so that a user without rights may look
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.moved_aside: Path | None = None  # the corrupt file that this opening replaced
+        self._lock = threading.RLock()
+        self._in_use: int | None = None  # descriptor of the lock file, flock shared while open
+        self._db = self._open_to_read() if read_only else self._open_to_write()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the use of the file; any number of times. What is called afterwards raises StoreError."""
+        with self._lock:
+            self._db.close()
+            self._release()
+
+    # Opening
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        if not self.path.is_file():
+            raise StoreError(f"{self.path}: there is no state here yet; the server makes it at its first start")
+        try:
+            return self._connect("mode=ro")
+        except sqlite3.OperationalError as error:
+            # A WAL database needs its -wal and -shm files, which a reader without rights to the folder cannot make.
+            # With no -wal there is no writer and nothing pending: the file alone is the whole truth.
+            if not self._side_file("-wal").exists():
+                with self._told():
+                    return self._connect("immutable=1")
+            raise StoreError(f"{self.path}: cannot be read by this user ({error}); try with sudo") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path}: is damaged ({error}); the server's next start begins a new one") from error
+
+    def _open_to_write(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._only_opener():
+                self._in_use = os.open(self._side_file(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                fcntl.flock(self._in_use, fcntl.LOCK_SH)
+                try:
+                    return self._connect("mode=rwc")
+                except sqlite3.OperationalError:  # locked, full, no permission: the file itself may be sound
+                    raise
+                except sqlite3.DatabaseError as error:
+                    return self._begin_anew(error)
+        except (OSError, sqlite3.Error) as error:
+            self._release()
+            raise StoreError(f"{self.path}: cannot be opened to write: {error}") from error
+        except StoreError:
+            self._release()
+            raise
+
+    @contextlib.contextmanager
+    def _only_opener(self) -> Iterator[None]:
+        """One process at a time makes or migrates the file: the switch to WAL does not wait for others by itself."""
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _connect(self, how: str) -> sqlite3.Connection:
+        """Open and check; a DatabaseError that is no OperationalError means that the file is damaged."""
+        name = f"{self.path.absolute().as_uri()}?{how}"
+        db = sqlite3.connect(name, BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
+        try:
+            if how == "mode=rwc":
+                self._prepare(db)
+            version = _version(db)
+            if version != SCHEMA_VERSION:
+                age = "a newer" if version > SCHEMA_VERSION else "an older"
+                raise StoreError(
+                    f"{self.path}: is of {age} version of Piman ({version}, here {SCHEMA_VERSION}); "
+                    "start the server of this version once, or use the newer one"
+                )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA wal_autocheckpoint = 400")  # pages: the WAL stays under 2 MB, on an SD card too
+        self._give_to_folders_owner()
+        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise sqlite3.DatabaseError(problem)
+        if _version(db) >= SCHEMA_VERSION:
+            return
+        with _transaction(db):
+            for number in range(_version(db), SCHEMA_VERSION):
+                for statement in MIGRATIONS[number]:
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _give_to_folders_owner(self) -> None:
+        """A command run with sudo must not make files that the service, which is not root, cannot write."""
+        if os.geteuid() != 0:
+            return
+        owner = self.path.parent.stat()
+        for each in (self.path, self._side_file(".lock")):
+            os.chown(each, owner.st_uid, owner.st_gid)
+
+    def _begin_anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """Move the damaged file aside, unless another process has it open and would go on writing to it."""
+        assert self._in_use is not None
+        try:
+            fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = f"{self.path}: is damaged ({error}) and in use by another process; restart the server"
+            raise StoreError(text) from error
+        number = 1
+        while (aside := self._side_file(f".corrupt-{number}")).exists():
+            number += 1
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self._side_file(end).rename(f"{aside}{end}")
+        log.error("%s was damaged (%s): moved to %s, a new one begun", self.path, error, aside.name)
+        db = self._connect("mode=rwc")
+        fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        self.moved_aside = aside
+        text = f"the state was damaged ({error}) and begun anew; the old file is {aside.name}; install orders are lost"
+        just_made = self.path.stat().st_mtime
+        _insert_events(db, [Event(0, just_made, "", Severity.ERROR, text)])
+        return db
+
+    def _side_file(self, end: str) -> Path:
+        return self.path.with_name(self.path.name + end)
+
+    def _release(self) -> None:
+        if self._in_use is not None:
+            os.close(self._in_use)
+            self._in_use = None
+
+    # Transactions
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what SQLite raises into a StoreError."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+            raise StoreError(f"{self.path}: {error}") from error
+
+    @contextlib.contextmanager
+    def _writing(self, durable: bool) -> Iterator[sqlite3.Connection]:
+        """One transaction. durable: on the disk when it ends; else safe from a killed process only."""
+        if self.read_only:
+            raise StoreError(f"{self.path}: was opened to read only")
+        with self._lock, self._told():
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            with _transaction(self._db):
+                yield self._db
+
+    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        with self._lock, self._told():
+            return self._db.execute(sql, values).fetchall()
+
+    # Events
+
+    def add_event(self, mac: str, when: float, severity: Severity, text: str) -> None:
+        """Append one line to the timeline of `mac` (empty: of the manager)."""
+        self.save_board([Event(0, when, mac, severity, text)], [])
+
+    def events(self, mac: str | None = None, after: int = 0, limit: int = 200) -> list[Event]:
+        """Up to `limit` events in the order of their ids, of one Pi or of all.
+
+        after 0: the newest; else the first ones with an id above `after`, so that a follower misses none.
+        """
+        where, order = ("mac = ? AND id > ?", [mac, after]) if mac is not None else ("id > ?", [after])
+        direction = "ASC" if after else "DESC"
+        sql = f"SELECT id, at, mac, severity, text FROM events WHERE {where} ORDER BY id {direction} LIMIT ?"
+        rows = self._read(sql, [*order, limit])
+        found = [Event(int(i), float(at), str(m), Severity(str(s)), str(t)) for i, at, m, s, t in _typed(rows)]
+        return found if after else found[::-1]
+
+    def prune_events(self, per_pi: int = KEEP_EVENTS_PER_PI, in_all: int = KEEP_EVENTS) -> int:
+        """Forget the oldest events beyond `per_pi` of one MAC and `in_all` together; return how many went."""
+        gone = 0
+        with self._writing(durable=False) as db:
+            for (mac,) in db.execute("SELECT mac FROM events GROUP BY mac HAVING count(*) > ?", [per_pi]).fetchall():
+                sql = """DELETE FROM events WHERE mac = ?1 AND id <=
+                         (SELECT id FROM events WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
+                gone += db.execute(sql, [mac, per_pi]).rowcount
+            sql = "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)"
+            gone += db.execute(sql, [in_all]).rowcount
+        return gone
+
+    # The board
+
+    def save_board(self, events: Iterable[Event], rows: Iterable[PiRow], forgotten: Iterable[str] = ()) -> None:
+        """Append events (their ids are given here), replace rows, drop the rows of `forgotten` MACs: all or nothing."""
+        with self._writing(durable=False) as db:
+            _insert_events(db, events)
+            db.executemany("DELETE FROM pis WHERE mac = ?", ((mac,) for mac in forgotten))
+            sql = f"INSERT OR REPLACE INTO pis ({_PI_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            db.executemany(sql, (_pi_values(row) for row in rows))
+
+    def save_pi(self, row: PiRow) -> None:
+        """Replace what is kept of one Pi."""
+        self.save_board([], [row])
+
+    def pis(self) -> list[PiRow]:
+        """Every row, in the order of the MACs."""
+        return [_pi_row(each) for each in self._read(f"SELECT {_PI_COLUMNS} FROM pis ORDER BY mac")]
+
+    # Install orders
+
+    def order_install(self, mac: str, when: float, by: str) -> str:
+        """Order a fresh install of `mac`; return its token, 8 hex digits. On the disk when it returns.
+
+        An order that was pending is replaced, and its token is worth nothing from now on: an install that is under
+        way for the old order does not clear the new one, as "install it again" asks for.
+        """
+        token = secrets.token_hex(4)
+        with self._writing(durable=True) as db:
+            db.execute(
+                "INSERT OR REPLACE INTO orders (mac, token, ordered_at, by) VALUES (?,?,?,?)", [mac, token, when, by]
+            )
+        return token
+
+    def pending_order(self, mac: str) -> str | None:
+        """The token of the order that waits for `mac`, or None."""
+        rows = self._read("SELECT token FROM orders WHERE mac = ?", [mac])
+        return str(rows[0][0]) if rows else None
+
+    def orders(self) -> list[Order]:
+        """Every pending order, the oldest first."""
+        rows = self._read("SELECT mac, token, ordered_at, by FROM orders ORDER BY ordered_at, mac")
+        return [Order(str(mac), str(token), float(at), str(by)) for mac, token, at, by in _typed(rows)]
+
+    def complete_order(self, mac: str, token: str) -> bool:
+        """Clear the order of `mac` if it is the one with `token`; return whether it was. On the disk at return."""
+        with self._writing(durable=True) as db:
+            return db.execute("DELETE FROM orders WHERE mac = ? AND token = ?", [mac, token]).rowcount == 1
+
+    def cancel_order(self, mac: str) -> bool:
+        """Clear whatever order waits for `mac`; return whether there was one. On the disk at return."""
+        with self._writing(durable=True) as db:
+            return db.execute("DELETE FROM orders WHERE mac = ?", [mac]).rowcount == 1
+
+    # Ports that must not stay off
+
+    def add_intent(self, switch: str, port: int, when: float) -> None:
+        """Note, before a port is turned off, that it is to come on again. On the disk when it returns."""
+        with self._writing(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO intents (switch, port, at) VALUES (?,?,?)", [switch, port, when])
+
+    def clear_intent(self, switch: str, port: int) -> None:
+        """The port was read back as on (or is to stay off)."""
+        with self._writing(durable=True) as db:
+            db.execute("DELETE FROM intents WHERE switch = ? AND port = ?", [switch, port])
+
+    def intents(self) -> list[Intent]:
+        """The ports that are off, or were about to be, and are to come on again."""
+        rows = self._read("SELECT switch, port, at FROM intents ORDER BY switch, port")
+        return [Intent(str(switch), int(port), float(at)) for switch, port, at in _typed(rows)]
+
+    # Words about the manager itself: its process, its start, its heartbeat
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self._writing(durable=False) as db:
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?,?)", [key, value])
+
+    def get_meta(self, key: str, default: str = "") -> str:
+        rows = self._read("SELECT value FROM meta WHERE key = ?", [key])
+        return str(rows[0][0]) if rows else default
+
+
+_PI_COLUMNS = (
+    "mac, name, address, stage, since, heard, heard_at, sent, sent_at, done, total, stuck, reason, facts, updated"
+)
+_STAGES = {str(stage): stage for stage in Stage}
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")  # not deferred: a lock is waited for here, never half-way
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk rolls back by itself
+            db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _insert_events(db: sqlite3.Connection, events: Iterable[Event]) -> None:
+    sql = "INSERT INTO events (at, mac, severity, text) VALUES (?,?,?,?)"
+    db.executemany(sql, ((each.when, each.mac, str(each.severity), each.text) for each in events))
+
+
+def _typed(rows: list[tuple[object, ...]]) -> list[tuple[str, ...]]:
+    """For the type checker: every value of ours is something that str, int or float take."""
+    return rows  # type: ignore[return-value]
+
+
+def _pi_values(row: PiRow) -> tuple[object, ...]:
+    address = str(row.address) if row.address else ""
+    facts = json.dumps(dict(row.facts), sort_keys=True)
+    begun = (
+        row.mac,
+        row.name,
+        address,
+        str(row.stage or ""),
+        row.since,
+        row.heard,
+        row.heard_at,
+        row.sent,
+        row.sent_at,
+    )
+    return (*begun, row.done, row.total, row.stuck, row.reason, facts, row.updated)
+
+
+def _pi_row(values: tuple[object, ...]) -> PiRow:
+    (row,) = _typed([values])
+    return PiRow(
+        mac=row[0],
+        name=row[1],
+        address=IPv4Address(row[2]) if row[2] else None,
+        stage=_STAGES.get(row[3]),
+        since=float(row[4]),
+        heard=row[5],
+        heard_at=float(row[6]),
+        sent=row[7],
+        sent_at=float(row[8]),
+        done=int(row[9]),
+        total=int(row[10]),
+        stuck=row[11],
+        reason=row[12],
+        facts=json.loads(row[13]),
+        updated=float(row[14]),
+    )

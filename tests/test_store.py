@@ -1,0 +1,482 @@
+"""The store: rows come back as they went in, orders are exact, damage and rights are met with a sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from monitoring import store as store_module
+from monitoring.store import SCHEMA_VERSION, Event, Intent, Order, PiRow, Store, StoreError
+from utility.service import Severity, Stage
+
+MAC = "b8:27:eb:00:00:01"
+OTHER = "b8:27:eb:00:00:02"
+FULL_ROW = PiRow(
+    mac=MAC,
+    name="pi1",
+    address=IPv4Address("172.30.4.13"),
+    stage=Stage.IMAGE,
+    since=1.5,
+    heard="PROGRESS 7",
+    heard_at=2.5,
+    sent="format",
+    sent_at=3.5,
+    done=7,
+    total=9,
+    stuck="no byte for 60 s",
+    reason="none yet",
+    facts={"model": "Raspberry Pi 3", "größe": "ünicode"},
+    updated=4.5,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "piman.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store(path) as opened:
+        yield opened
+
+
+def as_nobody(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user without rights here."""
+    drop = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n" if os.geteuid() == 0 else ""
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n{IMPORTS}{drop}{code}",
+        *words,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+IMPORTS = "from pathlib import Path\nfrom monitoring.store import *\nfrom utility.service import *\n"
+
+
+class TestEvents:
+    def test_come_back_in_order_with_growing_ids(self, store: Store) -> None:
+        store.add_event(MAC, 1.0, Severity.INFO, "one")
+        store.add_event("", 2.0, Severity.ERROR, "two")
+        assert store.events() == [
+            Event(1, 1.0, MAC, Severity.INFO, "one"),
+            Event(2, 2.0, "", Severity.ERROR, "two"),
+        ]
+
+    def test_of_one_pi_or_of_the_manager(self, store: Store) -> None:
+        for mac in (MAC, OTHER, "", MAC):
+            store.add_event(mac, 1.0, Severity.INFO, mac)
+        assert [each.id for each in store.events(MAC)] == [1, 4]
+        assert [each.id for each in store.events("")] == [3]
+
+    def test_without_after_the_newest_and_with_it_the_next(self, store: Store) -> None:
+        store.save_board([Event(0, float(i), MAC, Severity.INFO, "x") for i in range(1, 11)], [])
+        assert [each.id for each in store.events(limit=3)] == [8, 9, 10]
+        assert [each.id for each in store.events(after=4, limit=3)] == [5, 6, 7]
+        assert [each.id for each in store.events(MAC, after=9)] == [10]
+        assert store.events(after=10) == []
+
+    def test_pruned_per_pi_and_in_all(self, store: Store) -> None:
+        batch = [Event(0, 0.0, mac, Severity.INFO, "x") for mac in (MAC, MAC, MAC, OTHER, MAC, "", OTHER)]
+        store.save_board(batch, [])
+        assert store.prune_events(per_pi=2, in_all=4) == 3
+        assert [each.id for each in store.events()] == [4, 5, 6, 7]
+        assert store.prune_events(per_pi=2, in_all=4) == 0
+        store.add_event(MAC, 1.0, Severity.INFO, "an id is never given twice")
+        assert store.events()[-1].id == 8
+
+    def test_the_limits_are_the_documented_ones(self, store: Store) -> None:
+        batch = [Event(0, 0.0, f"{i % 60}", Severity.INFO, "x") for i in range(60_000)]
+        batch += [Event(0, 0.0, MAC, Severity.INFO, "y") for _ in range(1_005)]
+        store.save_board(batch, [])
+        store.prune_events()
+        assert len(store.events(MAC, after=1, limit=10**6)) == 1_000
+        assert len(store.events(limit=10**6)) == 50_000
+
+
+class TestBoard:
+    def test_a_row_comes_back_as_it_went_in(self, store: Store) -> None:
+        store.save_pi(FULL_ROW)
+        store.save_pi(PiRow(OTHER))
+        assert store.pis() == [FULL_ROW, PiRow(OTHER)]
+
+    @given(
+        text=st.text(st.characters(exclude_categories=["Cs"])),
+        stage=st.sampled_from([None, *Stage]),
+        number=st.integers(0, 2**63 - 1),
+        when=st.floats(0, 1e12),
+        facts=st.dictionaries(st.text(), st.text()),
+    )
+    @settings(max_examples=50)
+    def test_any_row(self, text: str, stage: Stage | None, number: int, when: float, facts: dict[str, str]) -> None:
+        row = PiRow(MAC, text, None, stage, when, text, when, text, when, number, number, text, text, facts, when)
+        assert store_module._pi_row(store_module._pi_values(row)) == row
+
+    def test_rows_go(self, store: Store) -> None:
+        store.save_board([], [FULL_ROW, PiRow(OTHER)])
+        store.save_board([], [], [MAC])
+        assert store.pis() == [PiRow(OTHER)]
+
+    def test_all_or_nothing(self, store: Store) -> None:
+        with pytest.raises(StoreError):
+            store.save_board([Event(0, 1.0, MAC, Severity.INFO, "x")], [PiRow(MAC, done=2**70)])
+        with pytest.raises(StoreError, match="surrogates"):
+            store.add_event(MAC, 1.0, Severity.INFO, "\ud800")
+        assert store.events() == []
+        store.save_pi(FULL_ROW)  # and the store goes on
+
+
+class TestOrders:
+    def test_taken_by_its_token_and_once(self, store: Store) -> None:
+        token = store.order_install(MAC, 5.0, "teacher")
+        assert len(token) == 8
+        assert int(token, 16) >= 0
+        assert store.pending_order(MAC) == token
+        assert store.pending_order(OTHER) is None
+        assert store.orders() == [Order(MAC, token, 5.0, "teacher")]
+        assert not store.complete_order(MAC, "00000000x")
+        assert not store.complete_order(OTHER, token)
+        assert store.complete_order(MAC, token)
+        assert not store.complete_order(MAC, token)
+        assert store.pending_order(MAC) is None
+
+    def test_a_second_order_replaces_the_first(self, store: Store) -> None:
+        old = store.order_install(MAC, 1.0, "a")
+        new = store.order_install(MAC, 2.0, "b")
+        assert old != new
+        assert not store.complete_order(MAC, old)
+        assert store.orders() == [Order(MAC, new, 2.0, "b")]
+
+    def test_cancelled(self, store: Store) -> None:
+        store.order_install(MAC, 1.0, "a")
+        assert store.cancel_order(MAC)
+        assert not store.cancel_order(MAC)
+        assert store.orders() == []
+
+    def test_seen_by_another_process_at_once(self, store: Store, path: Path) -> None:
+        with Store(path) as command:
+            token = command.order_install(MAC, 1.0, "cli")
+        assert store.pending_order(MAC) == token
+        with Store(path, read_only=True) as reader:
+            assert reader.pending_order(MAC) == token
+            with pytest.raises(StoreError, match="read only"):
+                reader.cancel_order(MAC)
+
+
+class Orders(RuleBasedStateMachine):
+    """Orders against a dictionary: whatever the sequence, the store holds what the dictionary holds."""
+
+    macs = st.sampled_from([f"b8:27:eb:00:00:0{i}" for i in range(4)])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"piman-orders-{os.getpid()}"
+        for each in self.folder.glob("*"):
+            each.unlink()
+        self.store = Store(self.folder / "piman.db")
+        self.model: dict[str, str] = {}
+        self.old: set[str] = set()
+
+    @rule(mac=macs)
+    def order(self, mac: str) -> None:
+        self.old |= {self.model[mac]} if mac in self.model else set()
+        self.model[mac] = self.store.order_install(mac, 1.0, "model")
+
+    @rule(mac=macs)
+    def complete(self, mac: str) -> None:
+        token = self.model.pop(mac, "")
+        assert self.store.complete_order(mac, token) == bool(token)
+
+    @rule(mac=macs, data=st.data())
+    def complete_with_the_token_of_another(self, mac: str, data: st.DataObject) -> None:
+        wrong = sorted(self.old | {token for owner, token in self.model.items() if owner != mac} | {""})
+        assert not self.store.complete_order(mac, data.draw(st.sampled_from(wrong)))
+
+    @rule(mac=macs)
+    def cancel(self, mac: str) -> None:
+        assert self.store.cancel_order(mac) == (self.model.pop(mac, None) is not None)
+
+    @rule()
+    def open_again(self) -> None:
+        self.store.close()
+        self.store = Store(self.folder / "piman.db")
+
+    @invariant()
+    def same(self) -> None:
+        assert {each.mac: each.token for each in self.store.orders()} == self.model
+        assert all(self.store.pending_order(mac) == token for mac, token in self.model.items())
+
+    def teardown(self) -> None:
+        self.store.close()
+        for each in self.folder.glob("*"):
+            each.unlink()
+        self.folder.rmdir()
+
+
+TestOrdersAgainstAModel = Orders.TestCase
+TestOrdersAgainstAModel.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+
+
+def test_intents_and_meta(store: Store) -> None:
+    store.add_intent("sw0", 3, 1.0)
+    store.add_intent("sw0", 3, 2.0)
+    store.add_intent("sw0", 1, 3.0)
+    assert store.intents() == [Intent("sw0", 1, 3.0), Intent("sw0", 3, 2.0)]
+    store.clear_intent("sw0", 3)
+    store.clear_intent("sw0", 3)
+    assert store.intents() == [Intent("sw0", 1, 3.0)]
+    assert store.get_meta("pid") == ""
+    assert store.get_meta("pid", "none") == "none"
+    store.set_meta("pid", "1")
+    store.set_meta("pid", "2")
+    assert store.get_meta("pid") == "2"
+
+
+class TestOpening:
+    def test_wal_and_version(self, store: Store, path: Path) -> None:
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        db.close()
+
+    def test_synchronous_follows_what_is_written(self, store: Store) -> None:
+        store.order_install(MAC, 1.0, "a")
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        store.save_pi(FULL_ROW)
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL
+
+    def test_older_and_newer_versions(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Store(path) as store:
+            token = store.order_install(MAC, 1.0, "a")
+        more = (*store_module.MIGRATIONS, ("CREATE TABLE shelf (book TEXT)", "INSERT INTO shelf VALUES ('x')"))
+        with monkeypatch.context() as later:
+            later.setattr(store_module, "MIGRATIONS", more)
+            later.setattr(store_module, "SCHEMA_VERSION", len(more))
+            with pytest.raises(StoreError, match="an older version"):
+                Store(path, read_only=True)
+            with Store(path) as store:
+                assert store._read("SELECT book FROM shelf") == [("x",)]
+                assert store.pending_order(MAC) == token
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match="a newer version"):
+                Store(path, read_only)
+        assert not list(path.parent.glob("*corrupt*"))
+
+    def test_a_migration_that_fails_leaves_the_old_version(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        Store(path).close()
+        with monkeypatch.context() as later:
+            later.setattr(
+                store_module, "MIGRATIONS", (*store_module.MIGRATIONS, ("CREATE TABLE shelf (a)", "NONSENSE"))
+            )
+            later.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+            with pytest.raises(StoreError, match="syntax error"):
+                Store(path)
+        Store(path).close()
+
+    def test_many_at_once_on_a_new_file(self, path: Path) -> None:
+        failures: list[Exception] = []
+
+        def work(number: int) -> None:
+            try:
+                with Store(path) as each:
+                    each.order_install(f"b8:27:eb:00:00:{number:02x}", 1.0, "thread")
+            except StoreError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        with Store(path, read_only=True) as store:
+            assert len(store.orders()) == 8
+
+    def test_nothing_there_to_read(self, path: Path) -> None:
+        with pytest.raises(StoreError, match="no state here yet"):
+            Store(path, read_only=True)
+        assert not path.parent.exists()
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(StoreError, match="cannot be opened to write"):
+            Store(tmp_path / "file" / "piman.db")
+
+    def test_closed(self, path: Path) -> None:
+        store = Store(path)
+        store.close()
+        store.close()
+        with pytest.raises(StoreError):
+            store.pis()
+
+    def test_locked_by_another_for_too_long(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.01)
+        with Store(path) as store, Store(path) as other:
+            with other._writing(durable=True), pytest.raises(StoreError, match="locked"):
+                store.order_install(MAC, 1.0, "a")
+            assert store.orders() == []
+
+    def test_full_disk(self, store: Store) -> None:
+        store.save_pi(FULL_ROW)
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="full"):
+            store.save_board([Event(0, 1.0, MAC, Severity.INFO, "x" * 500)] * 1000, [])
+        store._db.execute("PRAGMA max_page_count = 100000")
+        assert store.events() == []
+        assert store.pis() == [FULL_ROW]
+
+    def test_root_gives_the_files_to_the_owner_of_the_folder(self, path: Path) -> None:
+        path.parent.mkdir()
+        if os.geteuid() == 0:
+            os.chown(path.parent, 65534, 65534)
+        with Store(path) as store:
+            store.order_install(MAC, 1.0, "root")
+            owners = {each.stat().st_uid for each in path.parent.iterdir()}
+        assert owners == {path.parent.stat().st_uid}
+
+
+class TestAnotherUser:
+    CODE = (
+        "try: print(len(Store(Path(sys.argv[1]), read_only=True).orders()))\nexcept StoreError as error: print(error)"
+    )
+
+    @pytest.fixture
+    def open_path(self, path: Path) -> Path:
+        """Where another user may look but not write."""
+        path.parent.mkdir()
+        for each in (path.parent, *path.parents[1:4]):
+            if each.stat().st_uid == os.geteuid() and each != Path("/"):
+                each.chmod(0o755 | each.stat().st_mode)
+        return path
+
+    def test_reads_while_the_server_runs_and_after(self, open_path: Path) -> None:
+        with Store(open_path) as store:
+            store.order_install(MAC, 1.0, "a")
+            assert as_nobody(self.CODE, str(open_path)).stdout == "1\n"
+        assert sorted(each.name for each in open_path.parent.iterdir()) == ["piman.db", "piman.db.lock"]
+        assert as_nobody(self.CODE, str(open_path)).stdout == "1\n"
+
+    def test_may_not_look_inside(self, open_path: Path) -> None:
+        with Store(open_path) as store:
+            store.order_install(MAC, 1.0, "a")
+            for each in open_path.parent.iterdir():
+                each.chmod(0)
+            told = as_nobody(self.CODE, str(open_path)).stdout
+        if os.geteuid() == 0:
+            assert "cannot be read by this user" in told
+            assert "sudo" in told
+
+
+class TestDamage:
+    def damage(self, path: Path) -> None:
+        Store(path).close()
+        content = bytearray(path.read_bytes())
+        content[100:] = b"\x5a" * (len(content) - 100)
+        path.write_bytes(content)
+
+    @pytest.mark.parametrize("content", [b"this is no database" * 100, None])
+    def test_moved_aside_and_begun_anew(self, path: Path, content: bytes | None) -> None:
+        for number in (1, 2):
+            path.parent.mkdir(exist_ok=True)
+            self.damage(path) if content is None else path.write_bytes(content)
+            with Store(path) as store:
+                assert store.moved_aside == path.with_name(f"piman.db.corrupt-{number}")
+                assert store.moved_aside.exists()
+                (event,) = store.events()
+                assert event.mac == ""
+                assert event.severity is Severity.ERROR
+                assert event.when > 1e9
+                assert f"piman.db.corrupt-{number}" in event.text
+                assert store.orders() == []
+            path.unlink()
+
+    def test_damage_found_by_the_check(self, path: Path) -> None:
+        with Store(path) as store:
+            store.save_board([Event(0, 1.0, MAC, Severity.INFO, f"event {i}") for i in range(2000)], [])
+        with path.open("r+b") as file:
+            file.seek(12 * 4096)
+            file.write(b"\xff" * 4096)
+        with Store(path) as store:
+            assert store.moved_aside is not None
+
+    def test_left_alone_while_another_uses_it(self, path: Path) -> None:
+        Store(path).close()
+        with Store(path):
+            path.write_bytes(b"this is no database" * 1000)
+            with pytest.raises(StoreError, match="in use by another process"):
+                Store(path)
+        assert not list(path.parent.glob("*corrupt*"))
+
+    def test_a_reader_only_says_so(self, path: Path) -> None:
+        path.parent.mkdir()
+        path.write_bytes(b"this is no database" * 100)
+        with pytest.raises(StoreError, match="is damaged"):
+            Store(path, read_only=True)
+        assert path.exists()
+
+
+CRASHING = """
+import itertools
+store = Store(Path(sys.argv[1]))
+for i in itertools.count():
+    mac = f"b8:27:eb:00:00:{i % 8:02x}"
+    token = store.order_install(mac, float(i), "child")
+    print("ordered", mac, token, flush=True)
+    if i % 3 == 0:
+        print("completing", mac, token, flush=True)
+        assert store.complete_order(mac, token)
+        print("completed", mac, token, flush=True)
+    store.save_board([Event(0, float(i), mac, Severity.INFO, "x")], [PiRow(mac, done=i)])
+"""
+
+
+def test_killed_at_any_moment_it_opens_and_no_order_is_lost(path: Path) -> None:
+    for lines_until_kill in (1, 7, 20, 33, 60):
+        command = [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n{IMPORTS}{CRASHING}",
+            str(path),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            said = [child.stdout.readline() for _ in range(lines_until_kill)]
+            child.send_signal(signal.SIGKILL)
+            said += child.stdout.readlines()
+        last: dict[str, tuple[str, str]] = {}
+        for verb, mac, token in (line.split() for line in said if line.endswith("\n")):
+            last[mac] = (verb, token)
+        with Store(path) as store:
+            assert store.moved_aside is None
+            pending = {each.mac: each.token for each in store.orders()}
+            final = said[-1].split()[1]
+            for mac, (verb, token) in last.items():
+                if mac == final or mac == _next(final):  # the call that was under way when the child died
+                    continue
+                assert pending.get(mac) == (token if verb == "ordered" else None)
+            verb, token = last[final]
+            if verb == "completing":
+                assert pending.get(final) in (token, None)
+            else:
+                assert pending.get(final) == (token if verb == "ordered" else None)
+            for mac in pending:
+                store.cancel_order(mac)
+
+
+def _next(mac: str) -> str:
+    return f"{mac[:-2]}{(int(mac[-2:], 16) + 1) % 8:02x}"
