@@ -254,7 +254,7 @@ class DhcpPolicy:
         return [ignore, Notice(Report(request.mac, heard="DHCPDISCOVER", event=text, facts=facts))]
 
     def _discover(self, it: _Exchange) -> list[Action]:
-        if it.now < it.client.answer_at:
+        if it.boot_rom and it.now < it.client.answer_at:
             return [Ignore("its delayed offer is on the way")]
         facts = _facts(parse_guid(it.guid))
         event, stage = "", None
@@ -412,4 +412,5 @@ class DhcpPolicy:
         event = self._once(it, "nak", EVENT_AGAIN, text)
         report = Report(it.host.mac, heard=heard, sent="DHCPNAK", event=event)
         options = self._base(it, MessageType.NAK) | {Option.MESSAGE: f"your address is {it.host.address}"}
-        return Reply(make_reply(it.request, options), BROADCAST, BROADCAST_MAC, notice=Notice(report, it.host.name))
+        packet = make_reply(it.request, fit(options, MIN_MESSAGE - IP_AND_UDP))
+        return Reply(packet, BROADCAST, BROADCAST_MAC, notice=Notice(report, it.host.name))

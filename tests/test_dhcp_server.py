@@ -1,0 +1,283 @@
+"""dhcp/server.py over real sockets on the loopback interface: what it binds, hears, drops, sends, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+import dhcp.server
+from dhcp.packet import BOOT_ROM_GUID, Frame, Packet, PacketError, parse, parse_frame
+from dhcp.policy import BROADCAST, BROADCAST_MAC, DhcpPolicy, DhcpSettings
+from dhcp.server import DhcpServer
+from utility.hosts import Host
+from utility.service import Report, Severity, Stage
+
+LO_MAC = "00:00:00:00:00:00"  # of the loopback interface: frames to any other MAC are "to another host"
+MAC = "b8:27:eb:01:02:03"
+ADDRESS = IPv4Address("127.0.0.13")
+SETTINGS = DhcpSettings(IPv4Address("127.0.0.1"), IPv4Network("127.0.0.0/8"))
+HOSTS = {MAC: Host(MAC, ADDRESS, "pi3"), "02:00:00:00:00:03": Host("02:00:00:00:00:03", IPv4Address("127.0.0.14"))}
+LOADER = "PXEClient:Arch:00000:UNDI:002001"
+DISCOVER = Packet(op=1, xid=7, chaddr=bytes.fromhex("b827eb010203"), options={53: 1, 60: LOADER})
+
+
+class Bench:
+    """A server on `lo`, what it reported, and a raw socket that sees what it sends."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.server = DhcpServer("lo", DhcpPolicy(SETTINGS, HOSTS.get), self.reports.append)
+        self.wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self.wire.bind(("lo", 0x0800))
+        self.wire.settimeout(5)
+
+    def put(self, packet: Packet | bytes, destination: IPv4Address = BROADCAST, mac: str = LO_MAC) -> None:
+        payload = packet if isinstance(packet, bytes) else packet.encode()
+        self.wire.send(Frame(MAC, mac, IPv4Address(0), destination, 68, 67, payload).encode())
+
+    def take(self) -> Frame:
+        """The next frame to a client."""
+        while True:
+            frame = parse_frame(self.wire.recv(65535), checksum_ready=False)
+            if frame.destination_port == 68:
+                return frame
+
+    def ask(self, packet: Packet) -> Packet:
+        self.put(packet)
+        return parse(self.take().payload)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    it = Bench()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            it.server.run()
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield it
+    it.server.stop()
+    thread.join(1)
+    it.wire.close()
+    assert not thread.is_alive()
+    assert not failures
+
+
+@contextlib.contextmanager
+def served(server: DhcpServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.stop()
+        thread.join(1)
+        assert not thread.is_alive()
+
+
+# --- what it binds ---
+
+
+def make(interface: str) -> DhcpServer:
+    return DhcpServer(interface, DhcpPolicy(SETTINGS, HOSTS.get), lambda _: None)
+
+
+def test_a_missing_interface_is_named_with_those_that_exist() -> None:
+    with pytest.raises(OSError, match=r"no network interface eth9; there are: .*\blo\b") as caught:
+        make("eth9")
+    assert caught.value.errno == errno.ENODEV
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", 67))
+        with pytest.raises(OSError, match="UDP port 67 on lo") as caught:
+            make("lo")
+    assert caught.value.errno == errno.EADDRINUSE
+    with served(make("lo")):  # and nothing of the first attempt is left
+        pass
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [("socket", "CAP_NET_RAW"), ("_attach", "a raw socket on lo"), ("second", "UDP port 67 on lo")],
+)
+def test_what_the_kernel_refuses_is_explained(monkeypatch: pytest.MonkeyPatch, place: str, text: str) -> None:
+    calls: list[object] = []
+
+    def refuse(*arguments: object) -> None:
+        calls.append(arguments)
+        if place != "second" or len(calls) == 2:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if place == "socket":
+        monkeypatch.setattr(socket, "socket", refuse)
+    else:
+        monkeypatch.setattr(dhcp.server, "_attach", refuse)
+    with pytest.raises(PermissionError, match=f"{text}.*not permitted"):
+        make("lo")
+
+
+def test_stop_before_run_and_twice() -> None:
+    server = make("lo")
+    server.stop()
+    server.stop()
+    server.run()
+    server.stop()
+
+
+# --- what it answers ---
+
+
+def test_a_frame_straight_to_the_mac(bench: Bench) -> None:
+    bench.put(DISCOVER)
+    frame = bench.take()
+    assert (frame.source_mac, frame.destination_mac) == (LO_MAC, MAC)
+    assert (frame.source, frame.destination) == (SETTINGS.server, ADDRESS)
+    assert (frame.source_port, frame.destination_port) == (67, 68)
+    offer = parse(frame.payload)
+    assert (offer.yiaddr, offer.number(53)) == (ADDRESS, 2)
+
+
+def test_a_frame_to_all(bench: Bench) -> None:
+    bench.put(replace(DISCOVER, flags=0x8000))
+    frame = bench.take()
+    assert (frame.destination_mac, frame.destination) == (BROADCAST_MAC, BROADCAST)
+
+
+def test_a_renewal_through_the_kernel_is_answered_exactly_once(bench: Bench) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind((str(ADDRESS), 68))
+        client.settimeout(5)
+        client.connect(("127.0.0.1", 67))
+        for xid in (1, 2):  # an answer too many to the first would be found in the place of the second's
+            request = replace(DISCOVER, xid=xid, options={53: 3}, ciaddr=ADDRESS)
+            client.send(request.encode())
+            ack = parse(client.recv(2048))
+            assert (ack.number(53), ack.xid, ack.ciaddr) == (5, xid, ADDRESS)
+    assert bench.server.counters["received"] == 2
+
+
+def test_reports_and_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="piman.dhcp")
+    bench.ask(DISCOVER)
+    bench.ask(replace(DISCOVER, options={53: 3, 60: LOADER, 54: SETTINGS.server, 50: ADDRESS}))
+    bench.put(replace(DISCOVER, options={53: 4, 54: SETTINGS.server, 50: ADDRESS}))
+    bench.put(replace(DISCOVER, chaddr=bytes.fromhex("020000000001")))
+    bench.ask(DISCOVER)
+    bench.server.stop()
+    told = [(each.mac, each.stage) for each in bench.reports if each.stage or each.event]
+    stranger = "02:00:00:00:00:01"
+    stages = [(MAC, Stage.DISCOVER), (MAC, Stage.LEASE), (MAC, None), (stranger, None), (MAC, Stage.DISCOVER)]
+    assert told == stages
+    assert [each.severity for each in bench.reports if "declined" in each.event] == [Severity.WARNING]
+    lines = [(each.levelname, each.getMessage()) for each in caplog.records if each.levelno > logging.DEBUG]
+    assert lines == [
+        ("INFO", "pi3: the boot loader asks for an address"),
+        ("INFO", "pi3: the boot loader has 127.0.0.13"),
+        (
+            "WARNING",
+            "pi3: the operating system declined 127.0.0.13: another machine on the network uses it",
+        ),
+    ]
+
+
+# --- what it drops ---
+
+
+def test_garbage_is_counted_and_changes_nothing(bench: Bench) -> None:
+    good = DISCOVER.encode()
+    for size in range(0, 240, 20):
+        bench.put(good[:size])
+    bench.put(good + bytes(5000))
+    bench.put(bytes(300))
+    bench.put(DISCOVER, IPv4Address("127.0.0.99"))
+    bench.put(DISCOVER, mac="02:00:00:00:00:02")
+    bench.put(replace(DISCOVER, op=2))
+    bench.wire.send(Frame(MAC, LO_MAC, IPv4Address(0), BROADCAST, 68, 69, good).encode())  # not to our port
+    assert bench.ask(replace(DISCOVER, xid=9)).xid == 9
+    counters = bench.server.counters
+    assert counters["malformed"] == 14
+    assert counters["not to us"] == 2
+    assert counters["no message of a client"] == 1
+    assert counters["sent"] == 1
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    """Give the server's thread its turn until it has done what it was sent; the test's time limit ends it if not."""
+    while not true():
+        threading.Event().wait(0.002)
+
+
+def test_a_reply_that_cannot_be_sent_is_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Packet) -> bytes:
+        raise PacketError("no bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packet, "encode", refuse)
+        bench.put(b"\x01\x01\x06\0" + bytes(24) + DISCOVER.chaddr + bytes(202) + b"\x63\x82\x53\x63\x35\x01\x01\xff")
+        wait_for(lambda: bench.server.counters["not sent"] == 1)
+    assert bench.ask(DISCOVER).yiaddr == ADDRESS
+
+
+# --- the boot ROM of the Pi 3B: late answers, and neighbours ---
+
+
+def rom(xid: int = 0x26F30339) -> Packet:
+    return replace(DISCOVER, xid=xid, options={53: 1, 60: LOADER, 97: BOOT_ROM_GUID})
+
+
+def test_late_answers_wait_in_the_order_of_their_deadlines(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dhcp.policy, "BOOT_ROM_DELAY", 0.05)
+    bench.put(rom())
+    bench.put(replace(rom(), chaddr=bytes.fromhex("020000000003")))
+    bench.put(replace(DISCOVER, xid=8))
+    assert parse(bench.take().payload).xid == 8  # nobody waits for the ROM
+    assert [bench.take().destination_mac for _ in range(2)] == [MAC, "02:00:00:00:00:03"]
+
+
+def test_a_neighbour_is_pinned_until_another_speaks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(dhcp.policy, "BOOT_ROM_DELAY", 0.0)
+    monkeypatch.setattr(fcntl, "ioctl", lambda _, request, arp: asked.append((request, arp)))
+    bench.ask(rom())
+    bench.ask(rom())
+    bench.ask(replace(DISCOVER, options={53: 1}))
+    bench.ask(replace(DISCOVER, options={53: 1}))
+    entry = struct.pack("=HH4s8xH6s8xI16x16s", 2, 0, ADDRESS.packed, 1, bytes.fromhex("b827eb010203"), 6, b"lo")
+    gone = entry[:32] + bytes(4) + entry[36:]
+    assert asked == [(0x8955, entry), (0x8955, entry), (0x8953, gone)]
+    bench.ask(rom())
+    bench.server.stop()
+    wait_for(lambda: len(asked) == 5)
+    assert asked[-1] == (0x8953, gone)
+
+
+def test_a_neighbour_that_the_kernel_refuses_is_no_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    caplog.set_level(logging.DEBUG, logger="piman.dhcp")
+    monkeypatch.setattr(dhcp.policy, "BOOT_ROM_DELAY", 0.0)
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    assert bench.ask(rom()).yiaddr == ADDRESS
+    assert [each.levelname for each in caplog.records if "neighbour entry" in each.message] == ["DEBUG"]
