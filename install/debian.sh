@@ -5,7 +5,7 @@
 
 INSTALL_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PIMAN_RUN=$$-$EPOCHREALTIME # names this run, also in the subshells below
-PIMAN_CACHE_DIR=${PIMAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/piman}
+PIMAN_CACHE_DIR=${PIMAN_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/piman}
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$(basename "$0"): $*"; exit 1; }

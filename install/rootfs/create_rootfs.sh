@@ -3,7 +3,7 @@
 # Builds a minimal Debian for the Pi's card, arm64 (install/boot/rootfs.tgz): systemd, network by DHCP, the time from the
 # manager, ssh with host keys of its own, the node agent on port 3000, and a user `pi` who may use sudo.
 #   --password WORD  the password of pi          --ssh-key FILE  a public key that may log in as pi (both: both)
-#   --kernel         with all modules of Debian's kernel, for wireless, sound and what is plugged in (+60 MB)
+#   --kernel         with all modules of Debian's kernel, for wireless, sound and what is plugged in (+90 MB)
 #   --refresh        build again, from newer packages; otherwise a file made with the same options is kept
 # Takes 2 to 5 minutes on a PC, where the Pi's programs run in QEMU; needs root, or user namespaces.
 set -euo pipefail
