@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -58,7 +59,8 @@ def policy(options: DhcpSettings = SETTINGS, host: Host = HOST) -> DhcpPolicy:
 def message(kind: int, options: dict[int, Value] | None = None, **fields: object) -> Packet:
     chaddr = bytes.fromhex(MAC.replace(":", ""))
     packet = Packet(op=1, xid=0x01020304, chaddr=chaddr, options={Option.MESSAGE_TYPE: kind, **(options or {})})
-    return replace(packet, **fields)
+    changes: dict[str, Any] = dict(fields)
+    return replace(packet, **changes)
 
 
 def loader(kind: int, options: dict[int, Value] | None = None, **fields: object) -> Packet:
