@@ -287,16 +287,21 @@ class Store:
         self.save_board([Event(0, when, mac, severity, text)], [])
 
     def events(self, mac: str | None = None, after: int = 0, limit: int = 200) -> list[Event]:
-        """Up to `limit` events in the order of their ids, of one Pi or of all.
+        """The first `limit` events with an id above `after`, in order, of one Pi or of all: a follower misses none."""
+        rows = self._read(
+            f"{_EVENTS} WHERE id > ?2 AND (?1 IS NULL OR mac = ?1) ORDER BY id LIMIT ?3", [mac, after, limit]
+        )
+        return [_event(each) for each in _typed(rows)]
 
-        after 0: the newest; else the first ones with an id above `after`, so that a follower misses none.
-        """
-        where, order = ("mac = ? AND id > ?", [mac, after]) if mac is not None else ("id > ?", [after])
-        direction = "ASC" if after else "DESC"
-        sql = f"SELECT id, at, mac, severity, text FROM events WHERE {where} ORDER BY id {direction} LIMIT ?"
-        rows = self._read(sql, [*order, limit])
-        found = [Event(int(i), float(at), str(m), Severity(str(s)), str(t)) for i, at, m, s, t in _typed(rows)]
-        return found if after else found[::-1]
+    def latest_events(self, mac: str | None = None, limit: int = 200) -> list[Event]:
+        """The newest `limit` events of one Pi or of all, the oldest of them first."""
+        where, values = ("WHERE mac = ?", [mac]) if mac is not None else ("", [])
+        rows = self._read(f"{_EVENTS} {where} ORDER BY id DESC LIMIT ?", [*values, limit])
+        return [_event(each) for each in _typed(rows[::-1])]
+
+    def last_event_id(self) -> int:
+        """The id of the newest event, 0 where there is none: where a follower who wants only news begins."""
+        return int(_typed(self._read("SELECT coalesce(max(id), 0) FROM events"))[0][0])
 
     def prune_events(self, per_pi: int = KEEP_EVENTS_PER_PI, in_all: int = KEEP_EVENTS) -> int:
         """Forget the oldest events beyond `per_pi` of one MAC and `in_all` together; return how many went."""
@@ -391,6 +396,7 @@ class Store:
         return str(rows[0][0]) if rows else default
 
 
+_EVENTS = "SELECT id, at, mac, severity, text FROM events"
 _PI_COLUMNS = (
     "mac, name, address, stage, since, heard, heard_at, sent, sent_at, done, total, stuck, reason, facts, updated"
 )
@@ -421,6 +427,10 @@ def _insert_events(db: sqlite3.Connection, events: Iterable[Event]) -> None:
 def _typed(rows: list[tuple[object, ...]]) -> list[tuple[str, ...]]:
     """For the type checker: every value of ours is something that str, int or float take."""
     return rows  # type: ignore[return-value]
+
+
+def _event(row: tuple[str, ...]) -> Event:
+    return Event(int(row[0]), float(row[1]), row[2], Severity(row[3]), row[4])
 
 
 def _pi_values(row: PiRow) -> tuple[object, ...]:

@@ -83,9 +83,14 @@ class TestEvents:
         assert [each.id for each in store.events(MAC)] == [1, 4]
         assert [each.id for each in store.events("")] == [3]
 
-    def test_without_after_the_newest_and_with_it_the_next(self, store: Store) -> None:
+    def test_the_next_and_the_newest(self, store: Store) -> None:
+        assert store.last_event_id() == 0
         store.save_board([Event(0, float(i), MAC, Severity.INFO, "x") for i in range(1, 11)], [])
-        assert [each.id for each in store.events(limit=3)] == [8, 9, 10]
+        assert store.last_event_id() == 10
+        assert [each.id for each in store.latest_events(limit=3)] == [8, 9, 10]
+        assert [each.id for each in store.latest_events(MAC, 2)] == [9, 10]
+        assert store.latest_events(OTHER) == []
+        assert [each.id for each in store.events(limit=3)] == [1, 2, 3]
         assert [each.id for each in store.events(after=4, limit=3)] == [5, 6, 7]
         assert [each.id for each in store.events(MAC, after=9)] == [10]
         assert store.events(after=10) == []
@@ -104,7 +109,7 @@ class TestEvents:
         batch += [Event(0, 0.0, MAC, Severity.INFO, "y") for _ in range(1_005)]
         store.save_board(batch, [])
         store.prune_events()
-        assert len(store.events(MAC, after=1, limit=10**6)) == 1_000
+        assert len(store.events(MAC, limit=10**6)) == 1_000
         assert len(store.events(limit=10**6)) == 50_000
 
 

@@ -1,0 +1,422 @@
+"""The live board: what every Pi does now, made of what the services report. No protocol, no socket, no SQL.
+
+Rules, in the order in which `_take` applies them:
+
+1. A MAC that hosts.csv does not know is shown (256 of them at most) with its last words, without a stage, and gets one event.
+2. A report brings its stage unless NOT_BELIEVED says that it cannot be about the boot we watch: its words are kept
+   and its event is told, but it is no progress.
+3. `up` is believed only where the Pi is not being booted or installed by us, or where that has long been stuck.
+4. A PXE DISCOVER begins a new boot, whatever the stage was; so does everything else that is believed.
+5. A stage that makes no progress within its deadline (STAGES) is stuck, and says what was expected.
+6. A change of stage is an event, told with the time the last stage took, unless the report brings its own words.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from monitoring.store import Event, PiRow, Store, StoreError
+from utility.hosts import Host
+from utility.service import Report, Severity, Stage
+
+log = logging.getLogger("piman.fleet")
+
+PiState = PiRow  # what the board shows is what the store keeps
+
+MAX_UNKNOWN = 256
+UNKNOWN_REST = 600.0  # an unknown MAC gives its place on the board to another after so much silence
+MAX_QUEUED = 10_000  # events that wait for the store
+MAX_QUEUED_PER_PI = 200  # of them: one Pi that boots in a circle must not push out the others
+PROGRESS_INTERVAL = 0.25  # between two writes of a row where only a transfer went on
+REFRESH_INTERVAL = 2.0  # between two looks at hosts.csv for names and addresses
+PRUNE_INTERVAL = 60.0
+CLOCK_JUMP = 3600.0  # a gap between two ticks that is the clock's doing, not ours
+MAX_TEXT = 300
+MAX_FACTS = 32
+MAX_NUMBER = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """How long a stage may go without progress, and what is to come. words: something new heard is progress too."""
+
+    seconds: float
+    expected: str
+    words: bool = True
+
+
+STAGES: Mapping[Stage, Expectation] = {
+    # A board that only asks again for an address does not go on: words do not count there.
+    Stage.DISCOVER: Expectation(30, "a REQUEST or the first TFTP read", words=False),
+    Stage.LEASE: Expectation(60, "the first TFTP read", words=False),
+    Stage.FIRMWARE: Expectation(60, "the kernel"),
+    Stage.KERNEL: Expectation(120, "the hello of the installer"),
+    Stage.HELLO: Expectation(90, "what the installer found on the card"),
+    Stage.FORMAT: Expectation(180, "FORMATTED"),
+    Stage.IMAGE: Expectation(60, "another byte of the image, or IS_FORMATTED"),
+    Stage.BOOT: Expectation(180, "DHCP, NTP or anything else of the installed system"),
+    Stage.UP: Expectation(math.inf, ""),
+    Stage.FAILED: Expectation(math.inf, ""),
+}
+
+# reported stage -> the stages in which it is not believed
+NOT_BELIEVED: Mapping[Stage, frozenset[Stage]] = {
+    # The boot ROM's and the installer's own DHCP must not pass for the installed system.
+    Stage.UP: frozenset({Stage.FIRMWARE, Stage.KERNEL, Stage.HELLO, Stage.FORMAT, Stage.IMAGE}),
+    # Some models fetch a device tree or an overlay after the kernel.
+    Stage.FIRMWARE: frozenset({Stage.KERNEL}),
+    # The session of a boot that lost power ends by its timeout, when the Pi has long begun the next boot.
+    Stage.FAILED: frozenset({Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE, Stage.KERNEL}),
+}
+
+
+@dataclass(slots=True)
+class _Pi:
+    """A row that changes, and what is known beyond the row."""
+
+    mac: str
+    name: str = ""
+    address: IPv4Address | None = None
+    stage: Stage | None = None
+    since: float = 0.0
+    heard: str = ""
+    heard_at: float = 0.0
+    sent: str = ""
+    sent_at: float = 0.0
+    done: int = 0
+    total: int = 0
+    stuck: str = ""
+    reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    updated: float = 0.0
+    known: bool = False  # hosts.csv has it
+    told: bool = False  # its one event as an unknown MAC
+    progress_at: float = 0.0  # when the stage last went on
+    stuck_at: float = 0.0
+    saved_at: float = -math.inf
+    urgent: bool = False  # more changed than the progress of a transfer
+
+    def row(self) -> PiRow:
+        return PiRow(
+            mac=self.mac,
+            name=self.name,
+            address=self.address,
+            stage=self.stage,
+            since=self.since,
+            heard=self.heard,
+            heard_at=self.heard_at,
+            sent=self.sent,
+            sent_at=self.sent_at,
+            done=self.done,
+            total=self.total,
+            stuck=self.stuck,
+            reason=self.reason,
+            facts=dict(self.facts),
+            updated=self.updated,
+        )
+
+
+class Fleet:
+    """The board. Thread safe: `_lock` guards all that is on it and is never held while the store is used.
+
+    store   where rows and events are kept; its rows are the board's beginning, so that a restart forgets nothing
+    find    the Pi of a MAC, None if hosts.csv has none; asked often, must be quick
+    clock   Unix time, for the moment of a report
+    """
+
+    def __init__(self, store: Store, find: Callable[[str], Host | None], clock: Callable[[], float]) -> None:
+        self._store, self._find, self._clock = store, find, clock
+        self._lock = threading.Lock()
+        self._writer = threading.Lock()  # one tick at a time
+        self._pis: dict[str, _Pi] = {}
+        self._unknown: dict[str, None] = {}  # the MACs without a host, the one unheard for longest first
+        self._changed: dict[str, None] = {}
+        self._forgotten: set[str] = set()
+        self._events: list[Event] = []
+        self._queued: Counter[str] = Counter()
+        self._lost = 0
+        self._outage = ""  # why the store does not take our rows; told once
+        now = clock()
+        self._ticked_at = self._refreshed_at = now
+        self._pruned_at = -math.inf
+        for row in store.pis():
+            self._load(row, now)
+
+    def report(self, report: Report) -> None:
+        """Put what a service saw on the board. Any thread; quick (no disk), never raises."""
+        now = self._clock()
+        host = self._find(report.mac)
+        with self._lock:
+            self._take(report, host, now)
+
+    def tick(self, now: float) -> None:
+        """Mark what is stuck, write what changed, forget old events. To be called about four times a second."""
+        if not 0 <= now - self._refreshed_at < REFRESH_INTERVAL:
+            self._refreshed_at = now
+            self._refresh(now)
+        with self._lock:
+            self._allow_for_clock(now)
+            for pi in self._pis.values():
+                self._judge(pi, now)
+        self._write(now, everything=False)
+
+    def flush(self, now: float) -> None:
+        """Write all there is, at the end of the process."""
+        self._write(now, everything=True)
+
+    def snapshot(self) -> list[PiState]:
+        """The board as it is, in the order of the MACs; unknown MACs have an empty name and no stage."""
+        with self._lock:
+            return [self._pis[mac].row() for mac in sorted(self._pis)]
+
+    def _refresh(self, now: float) -> None:
+        """Follow hosts.csv: a Pi may have been named, moved, adopted, taken out."""
+        with self._lock:
+            macs = list(self._pis)
+        hosts = {mac: self._find(mac) for mac in macs}  # not under our lock: hosts.csv has its own
+        with self._lock:
+            for mac, host in hosts.items():
+                if mac in self._pis:
+                    self._name(self._pis[mac], host, now)
+            while len(self._unknown) > MAX_UNKNOWN:
+                self._forget(next(iter(self._unknown)))
+
+    # What a report does (with the lock held)
+
+    def _take(self, report: Report, host: Host | None, now: float) -> None:
+        pi = self._pis.get(report.mac) or self._admit(report.mac, host, now)
+        if pi is None:
+            return
+        self._name(pi, host, now)
+        if not pi.known:
+            self._note(pi, report, now)
+            self._unknown[pi.mac] = self._unknown.pop(pi.mac, None)  # to the end: heard last
+            if not pi.told:
+                pi.told = True
+                self._tell(now, pi.mac, report.severity, report.event or "a MAC that is not in hosts.csv")
+        elif report.stage in (None, pi.stage):
+            if self._note(pi, report, now) or self._count(pi, report):
+                self._go_on(pi, now)
+            if report.event:
+                self._tell(now, pi.mac, report.severity, report.event)
+        else:
+            self._note(pi, report, now)
+            if self._believes(pi, report.stage):
+                self._enter(pi, report.stage, report, now)
+            elif report.event:
+                self._tell(now, pi.mac, report.severity, report.event)
+        pi.updated = now
+        self._changed[pi.mac] = None
+
+    def _admit(self, mac: str, host: Host | None, now: float) -> _Pi | None:
+        """A place on the board for a MAC; None if it is unknown and the places for those are taken."""
+        if host is None and len(self._unknown) >= MAX_UNKNOWN:
+            oldest = next(iter(self._unknown))
+            # A stranger who makes up MACs would else write one event each, without limit.
+            if 0 <= now - self._pis[oldest].updated < UNKNOWN_REST:
+                return None
+            self._forget(oldest)
+        pi = self._pis[mac] = _Pi(mac, known=True)
+        self._forgotten.discard(mac)
+        return pi
+
+    def _forget(self, mac: str) -> None:
+        del self._unknown[mac], self._pis[mac]
+        self._changed.pop(mac, None)
+        self._forgotten.add(mac)
+
+    def _name(self, pi: _Pi, host: Host | None, now: float) -> None:
+        """Make the row say what hosts.csv says of the Pi."""
+        name, address = (host.name, host.address) if host else ("", None)
+        if pi.known == (host is not None) and (pi.name, pi.address) == (name, address):
+            return
+        if host is None:
+            pi.stage, pi.stuck, pi.reason, pi.done, pi.total = None, "", "", 0, 0
+            self._unknown[pi.mac] = None
+        else:
+            self._unknown.pop(pi.mac, None)
+        pi.name, pi.address, pi.known, pi.urgent = _clean(name), address, host is not None, True
+        pi.progress_at = now
+        self._changed[pi.mac] = None
+
+    def _note(self, pi: _Pi, report: Report, now: float) -> bool:
+        """Take over the words; return whether they show that the stage goes on."""
+        went_on = False
+        if report.heard:
+            heard = _clean(report.heard)
+            went_on = pi.stage is not None and STAGES[pi.stage].words and heard != pi.heard
+            pi.heard, pi.heard_at = heard, now
+        if report.sent:
+            pi.sent, pi.sent_at = _clean(report.sent), now
+        for key, value in report.facts.items():
+            if key in pi.facts or len(pi.facts) < MAX_FACTS:
+                text = _clean(value)
+                pi.urgent = pi.urgent or pi.facts.get(_clean(key)) != text
+                pi.facts[_clean(key)] = text
+        return went_on
+
+    def _count(self, pi: _Pi, report: Report) -> bool:
+        """Take over the bytes of the stage's transfer; return whether they changed."""
+        before = (pi.done, pi.total)
+        pi.done = pi.done if report.done is None else _number(report.done)
+        pi.total = pi.total if report.total is None else _number(report.total)
+        return (pi.done, pi.total) != before
+
+    def _believes(self, pi: _Pi, stage: Stage) -> bool:
+        if pi.stage not in NOT_BELIEVED.get(stage, frozenset()):
+            return True
+        # A report that we missed (we were being restarted) must not hide for ever that the Pi works.
+        return stage is Stage.UP and bool(pi.stuck)
+
+    def _enter(self, pi: _Pi, stage: Stage, report: Report, now: float) -> None:
+        """Begin a stage."""
+        text = report.event or (f"{stage} after {_duration(now - pi.since)}" if pi.stage else str(stage))
+        failed = stage is Stage.FAILED
+        severity = Severity.ERROR if failed and report.severity is Severity.INFO else report.severity
+        pi.reason = _clean(report.event or report.heard or "no reason given") if failed else ""
+        pi.done, pi.total = _number(report.done or 0), _number(report.total or 0)
+        pi.stage, pi.since, pi.progress_at, pi.stuck, pi.urgent = stage, now, now, "", True
+        self._tell(now, pi.mac, severity, text)
+
+    def _go_on(self, pi: _Pi, now: float) -> None:
+        pi.progress_at = now
+        if pi.stuck:
+            pi.stuck, pi.urgent = "", True
+            self._tell(now, pi.mac, Severity.INFO, f"goes on in {pi.stage}, stuck for {_duration(now - pi.stuck_at)}")
+
+    def _tell(self, now: float, mac: str, severity: Severity, text: str) -> None:
+        """Queue an event for the next tick."""
+        if len(self._events) >= MAX_QUEUED or self._queued[mac] >= MAX_QUEUED_PER_PI:
+            self._lost += 1
+            return
+        self._queued[mac] += 1
+        self._events.append(Event(0, now, mac, severity, _clean(text)))
+
+    # What time does (with the lock held)
+
+    def _judge(self, pi: _Pi, now: float) -> None:
+        """Mark a Pi whose stage is past its deadline."""
+        if pi.stage is None or pi.stuck or now - pi.progress_at < STAGES[pi.stage].seconds:
+            return
+        expected = STAGES[pi.stage].expected
+        last = f"heard '{pi.heard}' {_duration(now - pi.heard_at)} ago" if pi.heard_at else "nothing heard"
+        pi.stuck, pi.stuck_at, pi.urgent = f"{last}; expected {expected}", now, True
+        self._changed[pi.mac] = None
+        self._tell(now, pi.mac, Severity.WARNING, f"stuck in {pi.stage}: {pi.stuck}")
+
+    def _allow_for_clock(self, now: float) -> None:
+        """Keep the deadlines when the manager's own clock is set: its first NTP answer may move it by years."""
+        gap = now - self._ticked_at
+        self._ticked_at = now
+        if 0 <= gap < CLOCK_JUMP:
+            return
+        for pi in self._pis.values():
+            pi.progress_at += gap
+            pi.saved_at = -math.inf
+
+    # The store
+
+    def _load(self, row: PiRow, now: float) -> None:
+        pi = _Pi(row.mac, row.name, row.address, row.stage, row.since, row.heard, row.heard_at, row.sent, row.sent_at)
+        pi.done, pi.total, pi.stuck, pi.reason = row.done, row.total, row.stuck, row.reason
+        pi.facts, pi.updated = dict(row.facts), row.updated
+        pi.known, pi.told = bool(row.name), not row.name
+        # The time that we were away counts for nobody: every deadline begins anew.
+        pi.progress_at = pi.stuck_at = now
+        self._pis[row.mac] = pi
+        if not pi.known:
+            self._unknown[row.mac] = None
+        self._name(pi, self._find(row.mac), now)
+
+    def _write(self, now: float, everything: bool) -> None:
+        with self._writer:
+            with self._lock:
+                due = [pi for mac in self._changed if _due(pi := self._pis[mac], now) or everything]
+                if not due and not self._events and not self._forgotten:
+                    return
+                for pi in due:
+                    del self._changed[pi.mac]
+                    pi.saved_at, pi.urgent = now, False
+                rows = [pi.row() for pi in due]
+                events, forgotten, lost = self._events, self._forgotten, self._lost
+                self._events, self._forgotten, self._lost = [], set(), 0
+                self._queued.clear()
+            text = f"{lost} events were lost: more than could be kept"
+            extra = [Event(0, now, "", Severity.WARNING, text)] if lost else []
+            try:
+                self._store.save_board([*events, *extra], rows, forgotten)
+            except StoreError as error:
+                self._take_back(events, lost, rows, forgotten, error)
+                return
+            self._tell_log([*events, *extra])
+            self._prune(now, grown=bool(events))
+
+    def _take_back(
+        self, events: list[Event], lost: int, rows: list[PiRow], forgotten: set[str], error: StoreError
+    ) -> None:
+        """Keep for the next tick what the store did not take; log an outage once."""
+        if not self._outage:
+            log.error("the board is not being kept: %s", error)
+        self._outage = str(error)
+        with self._lock:
+            kept = (events + self._events)[:MAX_QUEUED]
+            self._lost += lost + len(events) + len(self._events) - len(kept)
+            self._events = kept
+            self._queued = Counter(each.mac for each in kept)
+            self._forgotten |= {mac for mac in forgotten if mac not in self._pis}
+            for row in rows:
+                if row.mac in self._pis:
+                    self._changed[row.mac] = None
+                    self._pis[row.mac].urgent = True
+
+    def _tell_log(self, events: list[Event]) -> None:
+        """The milestones in the log, once they are kept: each event once, however long the store was away."""
+        if self._outage:
+            log.info("the board is being kept again (it was not: %s)", self._outage)
+            self._outage = ""
+        for event in events:
+            host = self._find(event.mac) if event.mac else None
+            level = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+            log.log(level[event.severity], "%s: %s", host.name if host else event.mac or "piman", event.text)
+
+    def _prune(self, now: float, grown: bool) -> None:
+        if not grown or 0 <= now - self._pruned_at < PRUNE_INTERVAL:
+            return
+        self._pruned_at = now
+        try:
+            self._store.prune_events()
+        except StoreError as error:
+            log.debug("old events stay for now: %s", error)
+
+
+def _due(pi: _Pi, now: float) -> bool:
+    """Whether a changed row is to be written now: at once for a milestone, now and then for mere progress."""
+    return pi.urgent or now - pi.saved_at >= PROGRESS_INTERVAL or now < pi.saved_at
+
+
+def _number(value: int) -> int:
+    return min(max(0, value), MAX_NUMBER)
+
+
+def _clean(text: str) -> str:
+    """What a Pi said, fit for a table, a log line and the store: printable, and not too long."""
+    text = text[:MAX_TEXT]
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _duration(seconds: float) -> str:
+    """`3.2 s`, `63 s`, `4 min 10 s`, `3 h 12 min`, `5 d 3 h`."""
+    seconds = max(0.0, seconds)
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    for unit, size, below, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {below}"
+    return f"{whole // 60} min {whole % 60} s"
