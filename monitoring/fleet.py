@@ -2,7 +2,7 @@
 
 Rules, in the order in which `_take` applies them:
 
-1. A MAC that hosts.csv does not know is shown (256 of them at most) with its last words, without a stage, and gets one event.
+1. A MAC that hosts.csv does not know is shown with its last words (256 such at most), has no stage, gets one event.
 2. A report brings its stage unless NOT_BELIEVED says that it cannot be about the boot we watch: its words are kept
    and its event is told, but it is no progress.
 3. `up` is believed only where the Pi is not being booted or installed by us, or where that has long been stuck.
@@ -254,11 +254,10 @@ class Fleet:
             pi.heard, pi.heard_at = heard, now
         if report.sent:
             pi.sent, pi.sent_at = _clean(report.sent), now
-        for key, value in report.facts.items():
+        for key, value in ((_clean(key), _clean(value)) for key, value in report.facts.items()):
             if key in pi.facts or len(pi.facts) < MAX_FACTS:
-                text = _clean(value)
-                pi.urgent = pi.urgent or pi.facts.get(_clean(key)) != text
-                pi.facts[_clean(key)] = text
+                pi.urgent = pi.urgent or pi.facts.get(key) != value
+                pi.facts[key] = value
         return went_on
 
     def _count(self, pi: _Pi, report: Report) -> bool:

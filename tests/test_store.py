@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -189,9 +190,8 @@ class Orders(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"piman-orders-{os.getpid()}"
-        for each in self.folder.glob("*"):
-            each.unlink()
+        self.temporary = tempfile.TemporaryDirectory(prefix="piman-orders-")
+        self.folder = Path(self.temporary.name)
         self.store = Store(self.folder / "piman.db")
         self.model: dict[str, str] = {}
         self.old: set[str] = set()
@@ -227,9 +227,7 @@ class Orders(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.close()
-        for each in self.folder.glob("*"):
-            each.unlink()
-        self.folder.rmdir()
+        self.temporary.cleanup()
 
 
 TestOrdersAgainstAModel = Orders.TestCase
