@@ -59,7 +59,7 @@ class _Memory:
 class BootRom:
     """One board. `run` is one boot; `note` is told each milestone in a few words.
 
-    `scale` shortens the waits before the first frame and in DHCP, never those for files: a busy machine needs them.
+    `scale` shortens the wait before the first frame, and no other: the servers' own delays fit the real ones.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class BootRom:
 
     def _lease(self, dhcp: Dhcp) -> Lease:
         xid = MASK_ROM_XID if dhcp.constant_xid else self._random.getrandbits(32)
-        client = DhcpClient(self._stack, xid, self._scale)
+        client = DhcpClient(self._stack, xid)
         options = discover_options(dhcp, self._board)
         # A board that shares its xid with all others cannot tell an OFFER to it from one to them: a defect of the ROM.
         offer, server = client.discover(options, dhcp.waits, dhcp.deaf, own_only=dhcp.requests)

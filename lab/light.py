@@ -35,6 +35,10 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # a power cut sends no FIN
 class Refused(Exception):  # noqa: N818 - ends this boot of the Pi
     """The installer gave up; the Pi starts again after a pause."""
 
+    def __init__(self, text: str, by_manager: bool = False) -> None:
+        super().__init__(text)
+        self.by_manager = by_manager
+
 
 @dataclass
 class Card:
@@ -144,7 +148,7 @@ class LightMachine:
                 return _Session(self, control, master).run()
         except Refused as error:
             self._note(str(error))
-            self._sleep(self._pace.reboot)
+            self._sleep(self._pace.refused if error.by_manager else self._pace.reboot)
         except OSError as error:
             self._note(f"the manager is gone: {error}")
             self._sleep(min(5.0, self._pace.reboot))
@@ -289,9 +293,7 @@ class _Session:
             self._say("RECEIVED_BOOT")
             return True
         if command[0] == "refuse":
-            machine._note("refused: " + " ".join(command[1:]))
-            machine._sleep(self._pace.refused)
-            return False
+            raise Refused("refused: " + " ".join(command[1:]), by_manager=True)
         raise Refused(f"unknown command {command[0]}")
 
     def _say_card(self, card: Card) -> None:

@@ -55,7 +55,7 @@ class VirtualPi:
 
     directory   for its card (sd.img, or card.json of a light Pi), console.log, and what it downloaded
     namespace   the network namespace with its `eth0`
-    scale       shortens the boot ROM's waits (not those for files)
+    scale       shortens the waits before the first frame and after a failed boot
     boots       what each boot ROM run downloaded, newest last, without the bytes
     """
 

@@ -175,10 +175,10 @@ def parse_dhcp(data: bytes, source: IPv4Address) -> DhcpReply | None:
 
 
 class DhcpClient:
-    """One DHCP conversation over a Stack. `scale` shortens its waits."""
+    """One DHCP conversation over a Stack."""
 
-    def __init__(self, stack: Stack, xid: int, scale: float = 1.0) -> None:
-        self._stack, self._xid, self._scale = stack, xid, scale
+    def __init__(self, stack: Stack, xid: int) -> None:
+        self._stack, self._xid = stack, xid
 
     def _broadcast(self, options: bytes) -> None:
         self._stack.send((BROADCAST, 67), 68, encode_dhcp(self._xid, self._stack.mac, options))
@@ -202,7 +202,7 @@ class DhcpClient:
         for wait in waits:
             self._broadcast(options)
             started = self._stack.clock()
-            end = started + wait * self._scale
+            end = started + wait
             while self._stack.clock() < end:
                 heard = self._stack.hear(end)
                 reply = self._read(heard, (OFFER,), own_only)
@@ -210,7 +210,7 @@ class DhcpClient:
                     offer = reply
                 if reply is not None:
                     server = reply.pxe_server or server
-                awake = self._stack.last_frame >= started + deaf * self._scale
+                awake = self._stack.last_frame >= started + deaf
                 if offer is not None and awake and (server is not None or not pxe):
                     return offer, server
         raise NoAnswer("DHCP: no usable OFFER")
@@ -219,7 +219,7 @@ class DhcpClient:
         """The ACK; NoAnswer after the last try, or at a NAK."""
         for _ in range(tries):
             self._broadcast(options)
-            end = self._stack.clock() + wait * self._scale
+            end = self._stack.clock() + wait
             while self._stack.clock() < end:
                 reply = self._read(self._stack.receive(68, end), (ACK, NAK), True)
                 if reply is not None and reply.kind == NAK:
