@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import struct
 from collections import OrderedDict
@@ -130,7 +129,8 @@ def data_packets(
     """
     per_chunk = min(CHUNK_PACKETS, max(1, CHUNK // blksize))
     length = per_chunk * blksize
-    for index in itertools.count():
+    index = 0
+    while True:
         key = (identity, blksize, index)
         packets = cache.get(key) if cache and identity is not None else None
         if packets is None:
@@ -147,6 +147,7 @@ def data_packets(
         yield from packets
         if len(packets[-1]) < blksize + 4:
             return
+        index += 1
 
 
 class Netascii:

@@ -1,0 +1,419 @@
+"""The read transfer: its rules one by one, then thousands of whole files over a bad wire in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.wire import Weather, converse
+from tftp.packet import Ack, Data, Error, OptionAck, Options, PacketError, ReadRequest, parse
+from tftp.transfer import (
+    CHUNK,
+    CHUNK_PACKETS,
+    Netascii,
+    Outcome,
+    PacketCache,
+    Read,
+    ReadTransfer,
+    Result,
+    Terms,
+    data_packets,
+    negotiate,
+)
+
+
+def reader(content: bytes) -> Read:
+    return lambda offset, length: content[offset : offset + length]
+
+
+def transfer_of(content: bytes, options: Options = ()) -> ReadTransfer:
+    terms = negotiate(options, len(content))
+    return ReadTransfer(data_packets(reader(content), terms.blksize), terms)
+
+
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [
+        ((), Terms()),
+        ((("tsize", "0"),), Terms(answer=(("tsize", "777"),))),
+        ((("blksize", "1468"), ("tsize", "0")), Terms(1468, None, (("blksize", "1468"), ("tsize", "777")))),
+        ((("BlkSize", "8"),), Terms(8, None, (("BlkSize", "8"),))),
+        ((("blksize", "7"),), Terms()),
+        ((("blksize", "65464"),), Terms(65464, None, (("blksize", "65464"),))),
+        ((("blksize", "99999"),), Terms(65464, None, (("blksize", "65464"),))),
+        ((("blksize", "512"), ("blksize", "1024")), Terms(512, None, (("blksize", "512"),))),
+        ((("blksize", "-8"), ("tsize", "²"), ("timeout", "")), Terms()),
+        ((("blksize", "9" * 21),), Terms()),
+        ((("timeout", "3"),), Terms(512, 3, (("timeout", "3"),))),
+        ((("timeout", "0"),), Terms()),
+        ((("timeout", "256"),), Terms()),
+        ((("windowsize", "4"), ("x", "y")), Terms()),
+    ],
+)
+def test_options(options: Options, terms: Terms) -> None:
+    assert negotiate(options, 777) == terms
+
+
+def test_a_size_that_is_not_known_is_not_told() -> None:
+    assert negotiate((("tsize", "0"),), None) == Terms()
+
+
+@given(st.lists(st.tuples(st.sampled_from(("blksize", "TSIZE", "timeout", "x")), st.text(max_size=6))).map(tuple))
+def test_any_options_give_sound_terms(options: Options) -> None:
+    terms = negotiate(options, 5)
+    assert 8 <= terms.blksize <= 65464
+    assert terms.timeout is None or 1 <= terms.timeout <= 255
+    assert len(terms.answer) <= 3
+
+
+@given(st.integers(0, 300), st.integers(8, 64))
+def test_packets_are_the_encoded_blocks(size: int, blksize: int) -> None:
+    content = random.Random(size).randbytes(size)
+    expected = [
+        Data(number, content[start : start + blksize]).encode()
+        for number, start in enumerate(range(0, size + 1, blksize), 1)
+    ]
+    assert list(data_packets(reader(content), blksize)) == expected
+
+
+@pytest.mark.parametrize("blksize", [8, 512, 1468, CHUNK, 65464])
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+def test_chunks_join_without_a_seam(blksize: int, beside: int) -> None:
+    chunk = min(CHUNK_PACKETS, max(1, CHUNK // blksize)) * blksize
+    content = random.Random(blksize).randbytes(2 * chunk + beside)
+    packets = list(data_packets(reader(content), blksize))
+    assert b"".join(packet[4:] for packet in packets) == content
+    assert [len(packet) for packet in packets[:-1]] == [blksize + 4] * (len(packets) - 1)
+    assert len(packets[-1]) < blksize + 4
+
+
+def test_block_numbers_roll_over_to_zero() -> None:
+    numbers = [packet[2:4] for packet in data_packets(reader(bytes(65537 * 8)), 8)]
+    assert numbers[65534:65538] == [b"\xff\xff", b"\0\0", b"\0\1", b"\0\2"]
+
+
+def test_the_cache_spares_reading_and_stays_in_its_bounds() -> None:
+    reads: list[int] = []
+    content = random.Random(1).randbytes(100_000)
+
+    def read(offset: int, length: int) -> bytes:
+        reads.append(offset)
+        return content[offset : offset + length]
+
+    cache = PacketCache()
+    for _ in range(3):
+        assert b"".join(p[4:] for p in data_packets(read, 1024, cache, "file")) == content
+    assert len(reads) == 4
+    assert b"".join(p[4:] for p in data_packets(read, 1024, cache, None)) == content
+    assert b"".join(p[4:] for p in data_packets(read, 512, cache, "file")) == content
+    small = PacketCache(limit=50_000)
+    assert b"".join(p[4:] for p in data_packets(read, 1024, small, "file")) == content
+    assert 0 < small.held <= 50_000
+
+
+def test_netascii() -> None:
+    content = b"one\ntwo\r\nthree\r" * 100
+    translated = content.replace(b"\r", b"\r\0").replace(b"\n", b"\r\n")
+    read = Netascii(reader(content))
+    assert b"".join(packet[4:] for packet in data_packets(read, 8)) == translated
+    with pytest.raises(ValueError, match="in order"):
+        read(0, 8)
+
+
+@given(st.binary(max_size=200).map(lambda raw: raw.replace(b"\1", b"\n").replace(b"\2", b"\r")), st.integers(8, 30))
+def test_netascii_of_any_bytes_is_undone_by_the_client(content: bytes, blksize: int) -> None:
+    sent = b"".join(packet[4:] for packet in data_packets(Netascii(reader(content)), blksize))
+    assert sent.replace(b"\r\n", b"\n").replace(b"\r\0", b"\r") == content
+
+
+def test_without_options_the_first_packet_is_data() -> None:
+    transfer = transfer_of(b"x" * 600)
+    assert transfer.start(10.0) == [Data(1, b"x" * 512).encode()]
+    assert not transfer.heard
+    assert transfer.acknowledged == 0
+    assert transfer.receive(Ack(1).encode(), 10.1) == [Data(2, b"x" * 88).encode()]
+    assert transfer.heard
+    assert (transfer.acknowledged, transfer.progress) == (1, 10.1)
+    assert transfer.receive(Ack(2).encode(), 10.2) == []
+    assert transfer.result == Result(Outcome.COMPLETE)
+    assert (transfer.acknowledged, transfer.deadline) == (2, math.inf)
+
+
+def test_with_options_the_first_packet_is_one_oack_that_only_the_timer_repeats() -> None:
+    transfer = transfer_of(b"x", (("tsize", "0"),))
+    oack = OptionAck((("tsize", "1"),)).encode()
+    assert transfer.start(0.0) == [oack]
+    assert transfer.tick(0.9) == []
+    assert transfer.tick(1.0) == [oack]
+    assert transfer.receive(Ack(0).encode(), 1.1) == [Data(1, b"x").encode()]
+    assert transfer.receive(Ack(0).encode(), 1.2) == []  # not repeated for a duplicate
+    assert transfer.resent == 1
+
+
+def test_whatever_is_not_the_awaited_ack_is_answered_with_silence() -> None:
+    transfer = transfer_of(b"x" * 5000)
+    transfer.start(0.0)
+    transfer.receive(Ack(1).encode(), 0.1)
+    deadline = transfer.deadline
+    for odd in (Ack(1), Ack(0), Ack(3), Data(2, b""), ReadRequest("f"), OptionAck((("a", "b"),))):
+        assert transfer.receive(odd.encode(), 0.2) == []
+    assert transfer.receive(b"\0", 0.2) == []
+    assert (transfer.result, transfer.deadline) == (None, deadline)
+    assert transfer.receive(Ack(2).encode() + b"padding", 0.3) == [Data(3, b"x" * 512).encode()]
+
+
+def test_an_error_ends_it_and_after_the_end_there_is_only_silence() -> None:
+    transfer = transfer_of(b"x" * 5000)
+    transfer.start(0.0)
+    assert transfer.receive(Error(0, "Early terminate").encode(), 0.1) == []
+    assert transfer.result == Result(Outcome.ABORTED, "Early terminate", 0)
+    assert transfer.receive(Ack(1).encode(), 0.2) == []
+    assert transfer.tick(100.0) == []
+    transfer.refused()
+    assert transfer.result.outcome is Outcome.ABORTED
+
+
+def test_the_timer_follows_the_round_trip_and_backs_off() -> None:
+    transfer = transfer_of(b"x" * 50_000)
+    transfer.start(0.0)
+    now = 0.0
+    for block in range(1, 40):
+        now += 0.3
+        transfer.receive(Ack(block).encode(), now)
+    assert 0.3 < transfer.deadline - now < 0.4
+    waits = []
+    for _ in range(5):
+        when = transfer.deadline
+        assert len(transfer.tick(when)) == 1
+        waits.append(transfer.deadline - when)
+    assert waits[0] == pytest.approx(0.6, abs=0.1)
+    assert waits[1:] == pytest.approx([1.0] * 4)
+    # After a repetition nobody knows the round trip: some of the back-off stays until it is measured again.
+    transfer.receive(Ack(40).encode(), 100.0)
+    assert transfer.deadline - 100.0 == pytest.approx(0.6, abs=0.1)
+    transfer.receive(Ack(41).encode(), 100.01)
+    assert transfer.deadline - 100.01 < 0.6
+
+
+def test_a_fast_wire_does_not_bring_the_timer_below_its_floor() -> None:
+    transfer = transfer_of(b"x" * 50_000)
+    transfer.start(0.0)
+    for block in range(1, 40):
+        transfer.receive(Ack(block).encode(), block * 0.0001)
+    assert transfer.deadline - 39 * 0.0001 == pytest.approx(0.2)
+
+
+def test_the_clients_timeout_is_the_interval() -> None:
+    transfer = transfer_of(b"x" * 600, (("timeout", "4"),))
+    transfer.start(0.0)
+    transfer.receive(Ack(0).encode(), 0.001)
+    for when in (4.001, 8.001, 12.001):
+        assert transfer.deadline == pytest.approx(when)
+        assert len(transfer.tick(transfer.deadline)) == 1
+
+
+@pytest.mark.parametrize(("options", "patience"), [((), 30.0), ((("timeout", "20"),), 60.0)])
+def test_it_gives_up_after_a_bounded_time(options: Options, patience: float) -> None:
+    transfer = transfer_of(b"x" * 600, options)
+    transfer.start(5.0)
+    for _ in itertools.takewhile(lambda _: transfer.result is None, range(100)):
+        when = transfer.deadline
+        transfer.tick(when)
+    assert transfer.result == Result(Outcome.TIMEOUT, f"no answer for {patience:.0f} s")
+    assert when == 5.0 + patience
+
+
+def test_a_closed_port() -> None:
+    transfer = transfer_of(b"x" * 600)
+    transfer.start(0.0)
+    transfer.refused()
+    assert transfer.result == Result(Outcome.GONE, "the client's port is closed")
+    transfer = transfer_of(b"x")
+    transfer.start(0.0)
+    transfer.refused()  # the only block was out, so it is the last ACK that was lost
+    assert transfer.result
+    assert transfer.result.outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize(("error", "reason"), [(OSError(5, "disk gone"), "disk gone"), (OSError("odd"), "odd")])
+def test_a_file_that_cannot_be_read_on_ends_with_an_error(error: OSError, reason: str) -> None:
+    def packets() -> Iterator[bytes]:
+        yield Data(1, bytes(512)).encode()
+        raise error
+
+    transfer = ReadTransfer(packets(), Terms())
+    transfer.start(0.0)
+    assert transfer.receive(Ack(1).encode(), 0.1) == [Error(0, reason).encode()]
+    assert transfer.result == Result(Outcome.FAILED, reason)
+
+
+class Client:
+    """A pure reading client: repeats its last packet by timer, acknowledges duplicates again as RFC 1350 clients do."""
+
+    def __init__(self, options: Options = (), timeout: float = 1.0, abort_at: int | None = None) -> None:
+        self.deadline = 0.0
+        self.content = bytearray()
+        self.error: Error | None = None
+        self.complete = False
+        self.oacks = 0
+        self._last = ReadRequest("file", "octet", options).encode()
+        self._timeout = timeout
+        self._expected = 1
+        self._blksize = 512
+        self._abort_at = abort_at
+        self._tries = 0
+
+    def tick(self, now: float) -> list[bytes]:
+        self._tries += 1
+        self.deadline = now + self._timeout if self._tries < 40 else math.inf
+        return [self._last]
+
+    def receive(self, datagram: bytes, now: float) -> list[bytes]:
+        packet = parse(datagram)
+        if isinstance(packet, Error):
+            self.error, self.deadline = packet, math.inf
+        elif isinstance(packet, OptionAck):
+            self.oacks += 1
+            if self._expected == 1:
+                self._blksize = int(dict(packet.options).get("blksize", "512"))
+                return self._answer(Ack(0).encode(), now)
+        elif isinstance(packet, Data):
+            return self._take(packet, now)
+        return []
+
+    def _take(self, packet: Data, now: float) -> list[bytes]:
+        if packet.block != self._expected & 0xFFFF:
+            before = packet.block == (self._expected - 1) & 0xFFFF
+            return [Ack(packet.block).encode()] if before else []
+        if self._expected == self._abort_at:
+            self.deadline = math.inf
+            return [Error(0, "Early terminate").encode()]
+        self.content += packet.payload
+        self._expected += 1
+        answer = self._answer(Ack(packet.block).encode(), now)
+        if len(packet.payload) < self._blksize:
+            self.complete, self.deadline = True, math.inf
+        return answer
+
+    def _answer(self, packet: bytes, now: float) -> list[bytes]:
+        self._last, self._tries, self.deadline = packet, 0, now + self._timeout
+        return [packet]
+
+
+class Server:
+    """What the server does around a transfer: a request starts it, a second one does not."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.transfer: ReadTransfer | None = None
+
+    @property
+    def deadline(self) -> float:
+        return self.transfer.deadline if self.transfer else math.inf
+
+    @deadline.setter
+    def deadline(self, when: float) -> None:
+        raise AttributeError
+
+    def receive(self, datagram: bytes, now: float) -> list[bytes]:
+        try:
+            packet = parse(datagram)
+        except PacketError:
+            packet = None
+        if isinstance(packet, ReadRequest):
+            if self.transfer:
+                return []
+            self.transfer = transfer_of(self.content, packet.options)
+            return self.transfer.start(now)
+        return self.transfer.receive(datagram, now) if self.transfer else []
+
+    def tick(self, now: float) -> list[bytes]:
+        assert self.transfer
+        return self.transfer.tick(now)
+
+
+OPTIONS: list[Options] = [
+    (),
+    (("tsize", "0"),),
+    (("tsize", "0"), ("blksize", "64")),
+    (("blksize", "1468"), ("tsize", "0")),
+    (("timeout", "1"),),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_on_a_good_wire_nothing_is_sent_twice(options: Options) -> None:
+    content = random.Random(7).randbytes(20_000)
+    client, server = Client(options), Server(content)
+    story = converse(client, server, Weather(), seed=1)
+    assert client.content == content
+    sent = story.sent_by(1)
+    assert len(sent) == len(set(sent))
+    assert client.oacks == (1 if options else 0)
+    assert server.transfer
+    assert server.transfer.result == Result(Outcome.COMPLETE)
+
+
+def test_thousands_of_transfers_over_a_bad_wire_end_whole() -> None:
+    chance = random.Random(2)
+    for seed in range(2000):
+        weather = Weather(chance.uniform(0, 0.3), chance.uniform(0, 0.3), 0.0005, chance.choice((0.001, 0.05, 0.3)))
+        content = chance.randbytes(chance.choice((0, 1, 511, 512, 513, 1024, chance.randrange(6000))))
+        client, server = Client(chance.choice(OPTIONS)), Server(content)
+        converse(client, server, weather, seed)
+        assert client.complete, (seed, weather)
+        assert client.content == content, (seed, weather)
+        assert server.transfer
+        assert server.transfer.result, (seed, weather)
+        # The last ACK may be lost with a client that is gone then: the one case that ends with patience.
+        assert server.transfer.result.outcome in (Outcome.COMPLETE, Outcome.TIMEOUT), (seed, weather)
+
+
+def test_duplicates_on_the_wire_are_not_multiplied() -> None:
+    content = bytes(100 * 512)
+    client, server = Client(), Server(content)
+    story = converse(client, server, Weather(double=1.0), seed=3)
+    assert client.content == content
+    assert len(story.sent_by(1)) == 101  # each packet once, though each ACK came two to four times
+
+
+def test_a_file_of_more_than_65535_blocks_over_a_wire_that_loses_some() -> None:
+    content = random.Random(5).randbytes(66_000 * 8 + 3)
+    client, server = Client((("blksize", "8"),)), Server(content)
+    converse(client, server, Weather(loss=0.002, double=0.01, slowest=0.003), seed=4, longest=7200)
+    assert client.content == content
+
+
+def test_early_terminate_is_quiet_and_silence_ends() -> None:
+    client, server = Client((("tsize", "0"),), abort_at=1), Server(bytes(5000))
+    story = converse(client, server, Weather(), seed=5)
+    assert len(story.sent_by(1)) == 2
+    assert server.transfer
+    assert server.transfer.result == Result(Outcome.ABORTED, "Early terminate", 0)
+    client, server = Client(timeout=2.0), Server(bytes(5000))
+    story = converse(client, server, Weather(loss=1.0), seed=6)
+    assert server.transfer is None
+    assert 70 < story.time < 90
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.one_of(st.none(), st.binary(max_size=8), st.integers(0, 4)), st.floats(0, 40)), max_size=30)
+)
+def test_any_input_in_any_state_is_survived(steps: list[tuple[bytes | int | None, float]]) -> None:
+    transfer, now = transfer_of(bytes(1500), (("tsize", "0"),)), 0.0
+    transfer.start(now)
+    for step, wait in steps:
+        now += wait
+        if step is None:
+            answer = transfer.tick(now)
+        else:
+            answer = transfer.receive(Ack(step).encode() if isinstance(step, int) else step, now)
+        assert len(answer) <= 1
+        assert (transfer.result is None) == (transfer.deadline < math.inf)
