@@ -53,7 +53,7 @@ class ImageFile:
                 raise ImageError(f"image {self.path}: {error.strerror or error}") from error
             raise ImageError(f"image {self.path} is being written: it changed while it was read")
 
-    def image(self) -> Image | None:
+    def current(self) -> Image | None:
         """`load`, or None; why there is none is logged once, not each time a Pi asks."""
         try:
             image = self.load()

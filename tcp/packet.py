@@ -72,7 +72,7 @@ def text_value(text: str) -> str:
 
 def readable(text: str, limit: int = 200) -> str:
     """A stranger's text for a log or a screen: printable ASCII on one line, at most `limit` characters."""
-    return re.sub(r"[^ -~]+", " ", text).strip()[:limit]
+    return re.sub(r"[^ -~]+", " ", text).strip()[:limit].strip()
 
 
 # --- values: a table of kinds -----------------------------------------------------------------------------------------

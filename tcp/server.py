@@ -307,9 +307,8 @@ class HelloServer:
         return True
 
     def _tell(self, name: str, report: Report) -> None:
-        if report.event:
-            log.info("%s: %s", name, report.event)
-        self._report(report)
+        log.debug("%s: told the board: %s", name, report)
+        self._report(report)  # which logs the milestones
 
     # --- the image ---
 

@@ -238,7 +238,7 @@ class Session:
 
     def _greet_first_version(self, event: Input, now: float) -> tuple[list[Action], State]:
         actions: list[Action] = [Send(SetDate(self._questions.date()).encode(version=1))]
-        if self.heard:
+        if self.heard and not isinstance(event, Said):  # a word is told as such, below
             actions.insert(0, Tell(Report(self.mac, Stage.HELLO, heard="hello, version 1", sent="date")))
         self.state, self.deadline = State.DATE, now + LIMITS[State.DATE]
         if not isinstance(event, Elapsed):
