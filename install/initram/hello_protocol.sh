@@ -133,6 +133,15 @@ card_kind() { # none, piman, foreign or blank
     echo blank
 }
 
+is_ours() { # our partition table, or, where the installed system gave it another id, our marker; changes nothing
+    [ "$(bytes_at "$CARD" 440 4)" = $DISK_ID_BYTES ] && return 0
+    mount -t ext4 -o ro,noload "$(part 2)" "$MOUNT" || return 1
+    [ -f "$MOUNT/.piman" ]
+    found=$?
+    umount "$MOUNT"
+    return $found
+}
+
 repair() { # DEVICE: replay the journal, mend what a power cut left; fails where it cannot be mended
     command -v e2fsck >/dev/null 2>&1 || return 0
     e2fsck -p "$1" >&2
@@ -147,8 +156,8 @@ installed() { # sets image and order from the marker file; the card is not mount
     image= order= sha256=
     is_block "$(part 2)" || return 1
     [ "$(bytes_at "$(part 2)" 1080 2)" = 53ef ] || return 1
-    repair "$(part 2)" || return 1
     mkdir -p "$MOUNT"
+    is_ours && repair "$(part 2)" || return 1 # a stranger's file system is not mended either
     mount -t ext4 -o ro "$(part 2)" "$MOUNT" || return 1
     if [ -f "$MOUNT/.piman" ] && has_init "$MOUNT"; then
         while IFS='=' read -r key value; do
