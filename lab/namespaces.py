@@ -11,9 +11,11 @@ import ctypes
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -23,9 +25,10 @@ CLONE_NEWNET = 0x40000000
 _INSIDE, _OUTER = "PIMAN_LAB_INSIDE", "PIMAN_LAB_OUTER"
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCETHTOOL = 0x8913, 0x8914, 0x8916, 0x891C, 0x8946
 _IFF_UP = 1
+_PR_SET_PDEATHSIG, _SI_KERNEL = 1, 0x80
 _OFFLOADS = (0x17, 0x1F, 0x24, 0x2C)  # ETHTOOL_STXCSUM, STSO, SGSO, SGRO
 _SET_UP = (
-    "mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set lo up && "
+    "mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && "
     "{ echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; } 2>/dev/null; "
     'cd "$0" && exec "$@"'
 )
@@ -42,7 +45,11 @@ def inside() -> bool:
 
 
 def enter(argv: Sequence[str]) -> NoReturn:
-    """Replace this process by `argv` running in a new private world; raises LabError where that is refused."""
+    """Run `argv` in a new private world and end with its exit code; LabError where namespaces are refused.
+
+    This process stays outside and passes SIGTERM, SIGINT and SIGHUP on. `argv` is PID 1 in there: a signal that it
+    has no handler for does nothing to it (pid_namespaces(7)). If this process is killed, the world goes with it.
+    """
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if os.geteuid():
         command[1:1] = ["--user", "--map-root-user"]
@@ -53,44 +60,69 @@ def enter(argv: Sequence[str]) -> NoReturn:
     if tried.returncode:
         hint = "run it with sudo" if os.geteuid() else "this machine (a container?) forbids it even to root"
         raise LabError(f"no namespaces for the lab ({tried.stderr.strip()}): {hint}")
+    words = [*command, "sh", "-c", _SET_UP, str(Path.cwd()), *argv]
     environment = {**os.environ, _INSIDE: "1", _OUTER: str(os.getpid())}
-    os.execvpe(command[0], [*command, "sh", "-c", _SET_UP, str(Path.cwd()), *argv], environment)
+    with subprocess.Popen(words, env=environment, preexec_fn=_die_with_parent) as process:  # noqa: PLW1509 - no threads
+        sys.exit(_pass_signals(process))
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _pass_signals(process: subprocess.Popen[bytes]) -> int:
+    """Pass signals on to the process inside until it ends; its exit code, as a shell counts it."""
+    passed = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed | {signal.SIGCHLD})
+    while process.poll() is None:
+        heard = signal.sigwaitinfo(passed | {signal.SIGCHLD})
+        # A Ctrl-C (from the kernel) went to the whole foreground group, so to those inside as well.
+        if heard.si_signo in passed and heard.si_code != _SI_KERNEL:
+            with contextlib.suppress(OSError):  # it is just ending
+                inner = _child_in_new_world(process.pid)
+                os.kill(inner or process.pid, heard.si_signo)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def write_lab_file(directory: Path) -> None:
     """Note in directory/lab.json how `exec_in` finds this process."""
-    pid = int(os.environ.get(_OUTER) or os.getpid())
-    text = json.dumps({"pid": pid, "directory": str(directory)})
-    (directory / "lab.json").write_text(text + "\n", encoding="utf-8")
+    outer = os.environ.get(_OUTER)
+    known = {"pid": int(outer or os.getpid()), "outside": outer is not None, "directory": str(directory)}
+    (directory / "lab.json").write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 
 def find_lab(directory: Path) -> int:
     """The PID, as seen from here, of a process in the world of the lab that runs in `directory`; LabError."""
     try:
         known = json.loads((directory / "lab.json").read_text(encoding="utf-8"))
-        pid = int(known["pid"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        pid, outside = int(known["pid"]), bool(known.get("outside"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"no lab runs in {directory}; start one with `piman lab up`") from error
-    member = _member(pid)
-    if member is None:
-        raise LabError(f"the lab of {directory} has ended; start it again with `piman lab up`")
-    return member
-
-
-def _member(pid: int) -> int | None:
-    """`pid` itself, or where it is the `unshare` outside of the PID namespace, its child inside."""
     try:
-        here, children = (Path(f"/proc/{pid}/ns/{kind}").readlink() for kind in ("pid", "pid_for_children"))
-    except OSError:
-        return None
-    if here == children:
-        return pid
+        members = [_child_in_new_world(child) for child in _children(pid)] if outside else [pid]
+        for member in members:
+            if member is not None and Path(f"/proc/{member}/ns/pid").readlink():
+                return member
+    except FileNotFoundError:
+        pass
+    except PermissionError as error:
+        raise LabError(f"the lab of {directory} is another user's; run this with sudo") from error
+    raise LabError(f"the lab of {directory} has ended; start it again with `piman lab up`")
+
+
+def _children(pid: int) -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
-            if entry.name.isdigit() and int(parent) == pid:
-                return int(entry.name)
-    return None
+            if entry.name.isdigit():
+                status = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+                if int(status.rpartition(")")[2].split()[1]) == pid:
+                    yield int(entry.name)
+
+
+def _child_in_new_world(pid: int) -> int | None:
+    """The child of an `unshare` that is in the PID namespace it made; None for any other process."""
+    here, children = (Path(f"/proc/{pid}/ns/{kind}").readlink() for kind in ("pid", "pid_for_children"))
+    return next(_children(pid), None) if here != children else None
 
 
 def exec_in(directory: Path, argv: Sequence[str]) -> NoReturn:

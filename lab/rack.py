@@ -7,6 +7,7 @@ private world (lab.namespaces.enter, or tests/run.sh), since it makes network na
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import random
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from lab.light import Pace
 from lab.machine import CARD_BYTES
@@ -152,6 +154,7 @@ class Rack:
         self._stopping = threading.Event()
         self._starter: threading.Thread | None = None
         self._namespaces: list[str] = []
+        self._claim: TextIO | None = None
         self.directory.mkdir(parents=True, exist_ok=True)
         profile = PROFILES[model]
         self.pis = [
@@ -194,6 +197,7 @@ class Rack:
     def start(self, power: bool = True) -> None:
         """Build it all; LabError. The Pis start one by one in the background; `power` False: ports on, no Pi starts."""
         require_private_network()
+        self._take_folder()
         try:
             self._write_files()
             self._build_network()
@@ -224,7 +228,20 @@ class Rack:
             with contextlib.suppress(LabError):
                 ip_batch([f"netns del {name}"])
         self._namespaces.clear()
-        (self.directory / "lab.json").unlink(missing_ok=True)
+        if self._claim is not None:
+            (self.directory / "lab.json").unlink(missing_ok=True)
+            self._claim.close()
+            self._claim = None
+
+    def _take_folder(self) -> None:
+        """Keep other racks out of it for as long as this one runs: PIDs cannot be told apart from inside."""
+        claim = (self.directory / ".lock").open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            claim.close()
+            raise LabError(f"a lab runs in {self.directory} already; give another folder, or end it") from error
+        self._claim = claim
 
     def pi(self, name: str) -> VirtualPi:
         """By name, MAC or port number; KeyError."""
