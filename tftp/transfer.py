@@ -5,7 +5,9 @@
    those doubles the traffic for the rest of the transfer, "Sorcerer's Apprentice", RFC 1123 4.2.3.1; and a doubled
    DATA makes the firmware of a Pi 4 hang now and then.)
 2. The timer follows the measured round trip (RFC 6298, Karn's rule), not below 0.2 s, and backs off; the `timeout`
-   option (RFC 2349), where the client gave it, is the interval itself.
+   option (RFC 2349), where the client gave it, is the interval itself. Every sixth wait is longer than the timers of
+   clients: some (atftp, old boot ROMs) acknowledge a repetition by their own timer only, and start that anew at each
+   repetition, so that a server that never pauses would never hear of a block whose ACK was lost.
 3. Without progress for 30 s the transfer gives up. An ERROR of the client ends it at once and unanswered.
 4. Block numbers roll over from 65535 to 0, so a file may be of any size.
 """
@@ -30,6 +32,8 @@ PATIENCE = 30.0  # without progress
 FIRST_TIMEOUT = 1.0
 SHORTEST_TIMEOUT = 0.2
 LONGEST_BACK_OFF = 1.0  # or twice the measured timeout, where that is more; on a lossy wire tries count, not politeness
+BREATHER = 6.5  # atftp waits 5 s
+BREATHE_AFTER = 6  # packets sent without an answer
 
 CHUNK = 32 * 1024  # read from a file at once
 CHUNK_PACKETS = 64  # but no more packets than this: with tiny blocks their overhead is most of the memory
@@ -270,9 +274,11 @@ class ReadTransfer:
             self._end(Outcome.TIMEOUT, f"no answer for {self._patience:.0f} s")
             return []
         interval = self._rto
-        if not self._fixed:
-            interval = min(self._rto * 2.0 ** min(self._tries, 8), max(LONGEST_BACK_OFF, 2 * self._rto))
         self._tries += 1
+        if not self._fixed:
+            interval = min(self._rto * 2.0 ** min(self._tries - 1, 8), max(LONGEST_BACK_OFF, 2 * self._rto))
+            if self._tries % BREATHE_AFTER == 0:
+                interval = max(interval, BREATHER)
         self.resent += 1
         self.deadline = min(now + interval, self._progress + self._patience)
         return [self._packet]
