@@ -70,15 +70,22 @@ def prerequisites(kind: str) -> list[str]:
     return sorted({package for tool, package in wanted.items() if not shutil.which(tool, path=path)})
 
 
-def prepare_files(cache: Path) -> None:
-    """Fetch and build what QEMU Pis boot and install into cache/boot; LabError. The second time: nothing to do.
+def cache_directory() -> Path:
+    """Where the lab keeps what it fetched and built: beside the cache of install/debian.sh."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PIMAN_CACHE") or Path(home) / "piman") / "lab"
 
-    Needs the network of the machine, so call it before `enter`.
+
+def prepare_files(cache: Path | None = None) -> Path:
+    """Fetch and build what QEMU Pis boot and install, into cache/boot; returns the cache. LabError.
+
+    Needs the network of the machine, so call it before `enter`. The second time there is nothing to do.
     """
+    cache = cache or cache_directory()
     boot = cache / "boot"
     boot.mkdir(parents=True, exist_ok=True)
     _script("boot/fetch_boot_files.sh", "--no-firmware", "--output", str(boot))
-    initramfs, sums = boot / "initramfs.gz", _sources()
+    initramfs, sums = boot / "initramfs.gz", _digest(boot / "kernel8.img")
     stamp = cache / ".initramfs"
     if not initramfs.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != sums:
         _script("initram/create_initramfs.gz.sh", "arm64", "--output", str(initramfs))
@@ -89,12 +96,13 @@ def prepare_files(cache: Path) -> None:
             build_rootfs(initramfs, boot / "rootfs.tgz")
         except Exception as error:
             raise LabError(f"no root file system: {error}") from error
+    return cache
 
 
-def _sources() -> str:
-    """A digest of the scripts the initramfs is made of."""
+def _digest(kernel: Path) -> str:
+    """Of what initramfs and root file system are made of; the modules in the initramfs fit one kernel only."""
     digest = hashlib.sha256()
-    for path in sorted((_INSTALL / "initram").iterdir()):
+    for path in (kernel, Path(__file__).with_name("rootfs.py"), *sorted((_INSTALL / "initram").iterdir())):
         if path.is_file() and not path.name.endswith(".gz"):
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -113,12 +121,16 @@ def _noise(name: str, size: int) -> bytes:
 
 
 class Rack:
-    """N Pis on a PoE switch. `with Rack(directory) as rack:` starts it; the manager's side is the caller's namespace.
+    """N Pis on a PoE switch. `with Rack(directory) as rack:` builds it, `rack.start()` gives the Pis power.
+
+    The manager's side is the namespace of the caller. Power by SNMP works from the beginning.
 
     directory    holds everything of it: config.yaml, hosts.csv, boot/, state/, logs/, pis/, switch/, lab.json
-    files        of prepare_files; kinds other than light need it
+    files        the folder that prepare_files filled; kinds other than light need it
     stagger      seconds between two Pis at the start, as a switch does it
     image_bytes  size of the light Pis' image
+    known        False: hosts.csv is empty
+    tell         is told what is done, a line at a time
     """
 
     def __init__(
@@ -137,18 +149,22 @@ class Rack:
         image_bytes: int = 4_000_000,
         ports: int = 0,
         known: bool = True,
+        tell: Callable[[str], object] = lambda _text: None,
     ) -> None:
         if not 1 <= pis <= MAX_PIS:
             raise LabError(f"{pis} Pis: a rack has 1 to {MAX_PIS}")
         if kind not in KINDS or model not in PROFILES:
             raise LabError(f"a Pi is {', '.join(KINDS)}, of model {', '.join(PROFILES)}; not {kind} {model}")
-        if kind != "light" and files is None:
-            raise LabError("QEMU Pis need the boot files of prepare_files")
+        if kind != "light":
+            files = files or cache_directory()
+            if not (files / "boot" / "rootfs.tgz").exists():
+                raise LabError(f"no boot files in {files}: prepare_files makes them")
         self.directory = directory.resolve()
         self.kind, self.model = kind, model
         self.config, self.hosts = self.directory / "config.yaml", self.directory / "hosts.csv"
         self.boot_dir, self.image = self.directory / "boot", self.directory / "boot" / "rootfs.tgz"
-        self._files, self._image_bytes, self._known = files, image_bytes, known
+        self._files = None if kind == "light" else files
+        self._image_bytes, self._known, self._tell = image_bytes, known, tell
         self._stagger = stagger
         self._ports = max(ports, pis)
         self._stopping = threading.Event()
@@ -186,7 +202,7 @@ class Rack:
         )
 
     def __enter__(self) -> Rack:
-        self.start()
+        self.open()
         return self
 
     def __exit__(
@@ -194,12 +210,14 @@ class Rack:
     ) -> None:
         self.close()
 
-    def start(self, power: bool = True) -> None:
-        """Build it all; LabError. The Pis start one by one in the background; `power` False: ports on, no Pi starts."""
+    def open(self) -> None:
+        """Build network and switch, write the files; LabError. No Pi has power yet."""
         require_private_network()
         self._take_folder()
         try:
+            self._tell("writing boot files and configuration")
             self._write_files()
+            self._tell(f"building the network: a switch and {len(self.pis)} Pis")
             self._build_network()
             self.switch.start()
         except (OSError, RuntimeError) as error:
@@ -209,9 +227,11 @@ class Rack:
             self.close()
             raise
         write_lab_file(self.directory)
-        if power:
-            self._starter = threading.Thread(target=self._start_pis, name="lab-power", daemon=True)
-            self._starter.start()
+
+    def start(self) -> None:
+        """Power the Pis one after the other, in the background, as far as their ports are on."""
+        self._starter = threading.Thread(target=self._start_pis, name="lab-power", daemon=True)
+        self._starter.start()
 
     def close(self) -> None:
         """Take everything down; any number of times. The folder stays."""

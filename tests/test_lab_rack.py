@@ -61,7 +61,8 @@ def test_the_boot_files_of_a_qemu_rack_are_linked(tmp_path: Path) -> None:
     ("pis", "kind", "model"),
     [(0, "light", "3b"), (49, "light", "3b"), (1, "heavy", "3b"), (1, "light", "6"), (1, "qemu", "3b")],
 )
-def test_racks_that_cannot_be(tmp_path: Path, pis: int, kind: str, model: str) -> None:
+def test_racks_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pis: int, kind: str, model: str) -> None:
+    monkeypatch.setenv("PIMAN_CACHE", str(tmp_path))
     with pytest.raises(LabError):
         Rack(tmp_path, pis, kind, model)
 
