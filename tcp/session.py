@@ -257,7 +257,7 @@ class Session:
         first = self.version < VERSION and not self._words and self.state is State.DATE  # its greeting, after trace
         self._words.add(event.word)
         self.deadline = now + LIMITS[self.state]
-        return [Tell(Report(self.mac, Stage.HELLO if first else None, heard=event.word))], self.state
+        return [Tell(Report(self.mac, Stage.HELLO if first else None, heard=str(event.word)))], self.state
 
     # --- rules 6 and 7: boot or format ---
 
@@ -354,7 +354,7 @@ class Session:
         if event.word is not Word.RECEIVED_BOOT:
             return self._noisy(event, now)
         self._words.add(event.word)
-        return [Tell(Report(self.mac, heard=event.word))], State.BOOT
+        return [Tell(Report(self.mac, heard=str(event.word)))], State.BOOT
 
     def _give_up(self, event: Error, _now: float) -> tuple[list[Action], State]:
         return self._fail(f"{event.step}: {event.text or 'no reason given'}", heard=f"ERROR {event.step}")
