@@ -378,7 +378,9 @@ class TftpServer:
             if when != session.due:  # it has ended, or has another entry that is earlier
                 continue
             session.due = math.inf
-            self._act(session, session.transfer.tick(now), now)
+            packets = session.transfer.tick(now)
+            self.counters["resent"] += len(packets)
+            self._act(session, packets, now)
 
     def _forget(self, session: _Session) -> None:
         """Close what the session holds."""
@@ -447,7 +449,6 @@ class TftpServer:
         assert result is not None
         outcome, name, size = result.outcome, session.content.name, session.content.size
         self.counters[_ENDINGS[outcome]] += 1
-        self.counters["resent"] += session.transfer.resent
         taken = max(now - session.started, 1e-6)
         done = session.done
         self._forget(session)
