@@ -6,6 +6,7 @@ Holds no protocol and no configuration. A service binds its sockets in its const
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -204,3 +206,19 @@ def notify_systemd(state: str) -> None:
             channel.send(state.encode())
         except OSError as error:
             log.warning("systemd could not be told %s: %s", state, error)
+
+
+def port_holder(port: int) -> str:
+    """Who holds a local port, as `dnsmasq (process 812)`; "" where that cannot be seen (proc(5))."""
+    inodes = set()
+    for table in ("tcp", "udp"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if int(fields[1].rpartition(":")[2], 16) == port and (table == "udp" or fields[3] == "0A"):
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is not ours to look into
+            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+    return ""

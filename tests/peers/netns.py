@@ -49,7 +49,7 @@ class Network:
 
     def __enter__(self) -> Network:
         _ip("netns", "add", self._name("wire"))
-        bridge = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0".split()
+        bridge = ["type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"]
         _ip("-n", self._name("wire"), "link", "add", "br0", *bridge)
         _ip("-n", self._name("wire"), "link", "set", "br0", "up")
         return self

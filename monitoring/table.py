@@ -1,0 +1,100 @@
+"""The board as text: the table of `piman status`, its JSON, and a Pi's progress line. No clock, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from monitoring.store import PiRow
+from utility.hosts import Host
+
+HEADINGS = ("NAME", "MAC", "IP", "SWITCH/PORT", "STAGE", "PROGRESS", "HEARD", "IMAGE", "HEALTH")
+
+
+def age(seconds: float) -> str:
+    """`12 s`, `3 min`, `2 h`, `5 d`: how long ago, in the largest unit that fits."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def progress(row: PiRow) -> str:
+    """`12.3/45.0 MB 27 %` of the transfer of a step that has one; else nothing."""
+    if not row.total:
+        return ""
+    return f"{row.done / 1e6:.1f}/{row.total / 1e6:.1f} MB {100 * row.done // row.total} %"
+
+
+def health(row: PiRow) -> str:
+    """What an operator should know in a word or a sentence."""
+    if row.stage == "failed":
+        return f"failed: {row.reason}" if row.reason else "failed"
+    if row.stuck:
+        return f"stuck: {row.stuck}"
+    return "ok"
+
+
+def progress_line(name: str, row: PiRow | None) -> str:
+    """One Pi while it is installed: its name, stage, progress and trouble; None: nothing was heard yet."""
+    if row is None:
+        return f"{name:<12} waiting"
+    trouble = health(row) if row.stage == "failed" or row.stuck else ""
+    return f"{name:<12} {row.stage or '-':<10} {progress(row):<24} {trouble}".rstrip()
+
+
+def status_table(
+    rows: Sequence[PiRow], hosts: Sequence[Host], where: Mapping[str, tuple[int, int]], now: float, running: bool
+) -> list[str]:
+    """The lines of the table: every Pi of hosts.csv, heard or not, then the unknown MACs that asked."""
+    by_mac = {row.mac: row for row in rows}
+    lines = [HEADINGS]
+    for host in hosts:
+        row = by_mac.pop(host.mac, None)
+        place = where.get(host.mac)
+        known = (host.name, host.mac, str(host.address), f"{place[0]}/{place[1]}" if place else "-")
+        if row is None or not row.stage:
+            lines.append((*known, "-", "", "never", "-", "-"))
+            continue
+        heard = age(now - row.heard_at) if row.heard_at else "never"
+        lines.append((*known, row.stage, progress(row), heard, row.facts.get("image") or "-", health(row)))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    for row in by_mac.values():
+        what = row.facts.get("model") or row.heard or "asked for an address"
+        text.append(f"unknown: {row.mac}  {what}  {age(now - row.heard_at)} ago; to adopt it, add it to hosts.csv")
+    if not running:
+        text.append("no server runs: this is what was known when it stopped")
+    return text
+
+
+def status_json(
+    rows: Sequence[PiRow], hosts: Sequence[Host], where: Mapping[str, tuple[int, int]]
+) -> list[dict[str, object]]:
+    """The same for scripts. The keys are a promise; a Pi never heard has stage null."""
+    by_mac = {row.mac: row for row in rows}
+    known = {host.mac: host for host in hosts}
+    answer: list[dict[str, object]] = []
+    for mac in [*known, *(mac for mac in by_mac if mac not in known)]:
+        row, host, place = by_mac.get(mac), known.get(mac), where.get(mac)
+        answer.append(
+            {
+                "name": host.name if host else None,
+                "mac": mac,
+                "address": str(host.address) if host else None,
+                "known": host is not None,
+                "switch": place[0] if place else None,
+                "port": place[1] if place else None,
+                "stage": row.stage or None if row else None,
+                "since": row.since if row else None,
+                "done": row.done if row else None,
+                "total": row.total if row else None,
+                "heard": row.heard if row else None,
+                "heard_at": row.heard_at or None if row else None,
+                "sent": row.sent if row else None,
+                "sent_at": row.sent_at or None if row else None,
+                "stuck": row.stuck or None if row else None,
+                "reason": row.reason or None if row else None,
+                "facts": dict(row.facts) if row else {},
+            }
+        )
+    return answer

@@ -1,0 +1,949 @@
+#!/usr/bin/env python3
+"""The commands, and `build()`, which joins the parts: the only file that knows every package.
+
+Imports of the parts are inside the commands that need them, so that `piman --help` and shell completion are quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from utility.service import Severity, Stage
+
+if TYPE_CHECKING:
+    from monitoring.fleet import Fleet
+    from monitoring.store import PiRow, Store
+    from utility.config import Config, Switch
+    from utility.findport import Sighting
+    from utility.hosts import Host, Hosts
+    from utility.service import Report, Service
+
+log = logging.getLogger("piman")
+HERE = Path(__file__).resolve().parent
+
+FAILED, USAGE, PARTLY, TIMED_OUT = 1, 2, 3, 4  # exit codes; 0 is done
+
+
+class Failure(click.ClickException):
+    """An error a user can cause: one message, an exit code, no traceback."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = exit_code
+
+
+# ---------------------------------------------------------------------------------------------------- what is loaded
+
+
+@dataclasses.dataclass
+class Session:
+    """What the options before the command say; files are read when a command first asks for them."""
+
+    config_path: Path
+    hosts_path: Path | None
+    env_path: Path | None
+    level: int
+
+    def config(self) -> Config:
+        from utility.config import ConfigError, load_config
+
+        try:
+            return load_config(self.config_path, self.env_path)
+        except ConfigError as error:
+            raise Failure(f"{error}\nnothing was started", USAGE) from None
+
+    def hosts(self, config: Config, write: bool = False) -> Hosts:
+        from utility.config import ConfigError
+        from utility.hosts import Hosts
+
+        path = self.hosts_path or config.path.parent / "hosts.csv"
+        try:
+            return Hosts.open(path, config, write=write)
+        except ConfigError as error:
+            raise Failure(f"{error}\nnothing was started", USAGE) from None
+
+    @contextlib.contextmanager
+    def store(self, config: Config, read_only: bool = True) -> Iterator[Store]:
+        from monitoring.store import Store, StoreError
+
+        path = config.state_dir / "piman.db"
+        if not path.exists() and read_only:
+            raise Failure(f"{path} does not exist: the server has not run yet; start it with `piman server`")
+        try:
+            config.state_dir.mkdir(parents=True, exist_ok=True)
+            store = Store(path, read_only=read_only)
+        except (StoreError, OSError) as error:
+            raise Failure(str(error)) from None
+        try:
+            yield store
+        except StoreError as error:
+            raise Failure(str(error)) from None
+        finally:
+            store.close()
+
+
+# ---------------------------------------------------------------------------------------------------- the server
+
+
+def render_boot_text(config: Config) -> Callable[[str, Host | None], bytes | None]:
+    """Boot files that differ from Pi to Pi: cmdline.txt, with our address and the Pi's own name filled in."""
+
+    def render(name: str, host: Host | None) -> bytes | None:
+        if name != "cmdline.txt":
+            return None
+        try:
+            text = (config.boot_dir / name).read_text()
+        except OSError:
+            return None
+        fields = {
+            "server_address": str(config.server_address),
+            "hostname": host.hostname if host else "",
+            "address": str(host.address) if host else "",
+            "mac": host.mac if host else "",
+        }
+        for key, value in fields.items():
+            text = text.replace(f"{{{key}}}", value)
+        if config.ports.hello != 3333:  # the installer's default
+            text = f"{text.rstrip()} hello_port={config.ports.hello}\n"
+        return text.encode()
+
+    return render
+
+
+class Upkeep:
+    """The clockwork: re-reads hosts.csv, finds the stuck, and writes what the board learnt to the store."""
+
+    name = "upkeep"
+    interval = 0.25  # the board's rows reach other processes within this
+    flush_interval = 60.0  # last_seen in hosts.csv
+
+    def __init__(self, fleet: Fleet, hosts: Hosts, store: Store) -> None:
+        self._fleet, self._hosts, self._store = fleet, hosts, store
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        next_flush = time.monotonic() + self.flush_interval
+        while not self._stopping.wait(self.interval):
+            self._fleet.tick(time.time())
+            self.reload()
+            if time.monotonic() >= next_flush:
+                next_flush = time.monotonic() + self.flush_interval
+                self._write_hosts()
+        self._fleet.flush(time.time())
+        self._write_hosts()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Take over hosts.csv if it changed; a broken one is told once and the last good one stays."""
+        for problem in self._hosts.check():
+            log.warning("hosts.csv is not taken over: %s:%d: %s: %s", *dataclasses.astuple(problem))
+
+    def _write_hosts(self) -> None:
+        try:
+            self._hosts.flush()
+        except OSError as error:
+            log.warning("hosts.csv could not be written: %s", error)
+
+
+def bind(what: str, port: int, make: Callable[[], Service]) -> Service:
+    """Make a service; a port it cannot have is a Failure that says which port, who holds it and what to do."""
+    from utility.service import port_holder
+
+    try:
+        return make()
+    except PermissionError:
+        hint = "run it with sudo, or under systemd with piman.service"
+        raise Failure(f"{what}: port {port} needs privileges we do not have; {hint}") from None
+    except OSError as error:
+        holder = port_holder(port)
+        held = f" is held by {holder}; stop it, or change `ports: {what}:`" if holder else f": {error}"
+        raise Failure(f"{what}: port {port}{held}") from None
+
+
+def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Service]:
+    """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
+    from dhcp.policy import DhcpPolicy, DhcpSettings
+    from dhcp.server import DhcpServer
+    from ntp.policy import NtpPolicy
+    from ntp.server import NtpServer
+    from tcp.image import ImageFile
+    from tcp.server import HelloServer, Installs
+    from tftp.files import BootFiles
+    from tftp.server import TftpServer
+
+    ports = config.ports
+    address = config.server_address
+    image = ImageFile(config.image, config.state_dir)
+    names = ("server_address", "network", "lease_time", "router", "dns", "domain", "ntp_servers")
+    settings = DhcpSettings(**{name.removesuffix("_address"): getattr(config, name) for name in names})
+
+    def report(seen: Report) -> None:
+        if seen.heard:
+            hosts.seen(seen.mac, time.time())
+        fleet.report(seen)
+
+    def complete(mac: str, token: str) -> None:
+        store.complete_order(mac, token)
+
+    installs = Installs(
+        host_of=hosts.by_address,
+        image_for=lambda _host: image.current(),
+        pending=store.pending_order,
+        complete=complete,
+        now=lambda: datetime.now(UTC),
+    )
+    makers: dict[str, tuple[int, Callable[[], Service]]] = {
+        "dhcp": (
+            ports.dhcp,
+            lambda: DhcpServer(config.interface, DhcpPolicy(settings, hosts.find), report, ports.dhcp),
+        ),
+        "tftp": (
+            ports.tftp,
+            lambda: TftpServer(
+                address, ports.tftp, BootFiles(config.boot_dir, render_boot_text(config)), hosts.by_address, report
+            ),
+        ),
+        "hello": (ports.hello, lambda: HelloServer(address, ports.hello, ports.image, installs, report)),
+        "ntp": (ports.ntp, lambda: NtpServer(address, ports.ntp, NtpPolicy(), hosts.by_address, report)),
+    }
+    services = [bind(name, *makers[name]) for name in config.services if name in makers]
+    return [*services, Upkeep(fleet, hosts, store)]
+
+
+def log_to(folder: Path, level: int) -> None:
+    """Log to the terminal (or journald) and to a new file `YEAR-MONTH-DATE_hour:minutes.log` in the folder."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        started = datetime.now().astimezone().strftime("%Y-%m-%d_%H:%M.log")
+        handlers.append(logging.FileHandler(folder / started))
+    except OSError as error:
+        raise Failure(f"{folder}: no log can be written there: {error.strerror}") from None
+    logging.basicConfig(level=level, handlers=handlers, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as we may have: a TFTP transfer has two, and a class switches on all at once."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.contextmanager
+def only_server(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder for one server; a second one gets a Failure that names the first."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "server.pid").open("a+")
+    except OSError as error:
+        raise Failure(f"{state_dir}: the state cannot be written there: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Failure(f"a server runs already (process {lock.read().strip()}) with {state_dir}") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def server_runs(state_dir: Path) -> bool:
+    """Whether a server holds the state folder now."""
+    try:
+        with (state_dir / "server.pid").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+# -------------------------------------------------------------------------------------------- naming Pis and ports
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A port that a command acts on, and the Pi that config.yaml and hosts.csv say is there."""
+
+    switch: Switch
+    port: int
+    host: Host | None
+
+    @property
+    def label(self) -> str:
+        where = f"{self.switch.name or self.switch.address} port {self.port}"
+        return f"{self.host.name} ({where})" if self.host else where
+
+
+def known_switches(config: Config) -> str:
+    if not config.switches:
+        return "config.yaml has no switches"
+    return "known: " + ", ".join(f"{each.index} ({each.name or each.address})" for each in config.switches)
+
+
+def find_switch(config: Config, text: str) -> Switch | None:
+    """A switch by its address, its name, or its number in config.yaml (0 first)."""
+    for switch in config.switches:
+        if text in (str(switch.address), switch.name, str(switch.index)):
+            return switch
+    return None
+
+
+def parse_ports(words: Iterable[str]) -> list[int] | None:
+    """`2 3`, `1-6,8` -> ports in the order given, each once; None where a word is no list of ports."""
+    ports: dict[int, None] = {}
+    for piece in ",".join(words).split(","):
+        first, dash, last = piece.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            return None
+        ports.update(dict.fromkeys(range(int(first), int(last or first) + 1)))
+    return list(ports)
+
+
+def host_on(switch: Switch, port: int, hosts: Hosts) -> Host | None:
+    """The Pi that belongs on a port: config.yaml names its address, hosts.csv the Pi with that address."""
+    if not 1 <= port <= len(switch.pi_addresses):
+        return None
+    address = switch.pi_addresses[port - 1]
+    return hosts.by_address(address) if address else None
+
+
+def place_of(config: Config, host: Host) -> tuple[Switch, int] | None:
+    """The port where config.yaml says a Pi is."""
+    for switch in config.switches:
+        if host.address in switch.pi_addresses:
+            return switch, switch.pi_addresses.index(host.address) + 1
+    return None
+
+
+def resolve(config: Config, hosts: Hosts, words: Sequence[str]) -> list[Target]:
+    """`SWITCH PORTS...` or Pis by hostname, address or MAC -> targets; Failure says what is known instead."""
+    switch = find_switch(config, words[0])
+    if switch and len(words) > 1:
+        ports = parse_ports(words[1:])
+        if ports is None:
+            raise click.UsageError(f"{' '.join(words[1:])!r} is no list of ports; write it like: 2 3 4  or: 1-6,8")
+        return [Target(switch, port, host_on(switch, port, hosts)) for port in ports]
+    if switch:
+        raise click.UsageError(f"which ports of switch {words[0]}? write them like: 2 3 4  or: 1-6,8")
+    if len(words) > 1 and parse_ports(words[1:]) is not None and hosts.named(words[0]) is None:
+        raise Failure(f"there is no switch {words[0]!r}; {known_switches(config)}")
+    return [resolve_pi(config, hosts, word) for word in words]
+
+
+def find_host(hosts: Hosts, word: str) -> Host:
+    host = hosts.named(word)
+    if host is None:
+        names = [each.name for each in hosts.all()]
+        known = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        raise Failure(f"there is no Pi {word!r} in hosts.csv; known: {known or 'none'}")
+    return host
+
+
+def resolve_pi(config: Config, hosts: Hosts, word: str) -> Target:
+    """One Pi by hostname, address or MAC; where config.yaml does not place it, the switches are asked."""
+    host = find_host(hosts, word)
+    placed = place_of(config, host)
+    if placed:
+        return Target(placed[0], placed[1], host)
+    from utility.findport import choose_edge
+
+    sightings = look_for(config.switches, host.mac, host)
+    edge = choose_edge(sightings)
+    if edge is None:
+        seen = "no switch has seen it" if not sightings else "it is seen on several ports"
+        raise Failure(f"{host.name}: config.yaml names no port for {host.address}, and {seen}; name switch and port")
+    return Target(edge.switch, edge.port, host)
+
+
+# ---------------------------------------------------------------------------------------------------- the commands
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PIMAN"})
+@click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("config.yaml"),
+    envvar="PIMAN_CONFIG",
+    show_default=True,
+    help="The rack: network, switches, which Pi is on which port.",
+)
+@click.option(
+    "--hosts",
+    "hosts_path",
+    type=click.Path(path_type=Path),
+    envvar="PIMAN_HOSTS",
+    help="The Pis.  [default: hosts.csv beside the config]",
+)
+@click.option(
+    "--env",
+    "env_path",
+    type=click.Path(path_type=Path),
+    envvar="PIMAN_ENV",
+    help="Secrets and overrides.  [default: .env beside the config]",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log every packet.")
+@click.option("-q", "--quiet", is_flag=True, help="Log only what needs attention.")
+@click.option("--lab", "in_lab", is_flag=True, help="Work on the virtual rack that `piman lab` runs.")
+@click.version_option(package_name="piman", message="piman %(version)s")
+@click.pass_context
+def cli(
+    context: click.Context,
+    config_path: Path,
+    hosts_path: Path | None,
+    env_path: Path | None,
+    verbose: bool,
+    quiet: bool,
+    in_lab: bool,
+) -> None:
+    """Boots, installs, powers and watches racks of Raspberry Pis on PoE switches."""
+    if in_lab:
+        enter_lab()
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    context.obj = Session(config_path, hosts_path, env_path, level)
+
+
+def enter_lab() -> NoReturn:
+    """Run this same command line, without --lab, in the running lab's namespaces, with its config.yaml."""
+    from lab.namespaces import LabError, exec_in
+
+    directory = lab_directory()
+    words = [each for each in sys.argv[1:] if each != "--lab"]
+    try:
+        exec_in(directory, [*this_program(), "--config", str(directory / "config.yaml"), *words])
+    except LabError as error:
+        raise Failure(str(error)) from None
+
+
+@cli.command()
+@click.pass_obj
+def server(session: Session) -> None:
+    """Run everything: DHCP, TFTP, the installer's protocol, NTP."""
+    from monitoring.fleet import Fleet
+    from utility.service import notify_systemd, run_services
+
+    config = session.config()
+    log_to(config.log_dir, session.level)
+    hosts = session.hosts(config, write=True)
+    with only_server(config.state_dir), session.store(config, read_only=False) as store:
+        fleet = Fleet(store, hosts.find, time.time)
+        raise_file_limit()
+        services = build(config, hosts, store, fleet)
+        threading.Thread(target=restore_power, args=(config, store), name="power", daemon=True).start()
+        upkeep = services[-1]
+        assert isinstance(upkeep, Upkeep)
+
+        def ready() -> None:
+            notify_systemd("READY=1")
+            log.info("ready: %s on %s (%s)", ", ".join(config.services), config.server_address, config.interface)
+
+        failure = run_services(services, upkeep.reload, ready)
+        notify_systemd("STOPPING=1")
+        if failure:
+            raise Failure(failure)
+        log.info("stopped")
+
+
+class PowerIntents:
+    """Notes in the store which ports are off for a moment, so that a server can turn on what a dead process left."""
+
+    def __init__(self, store: Store, switch: Switch) -> None:
+        self._store, self._switch = store, str(switch.address)
+
+    def add(self, port: int) -> None:
+        self._store.add_intent(self._switch, port, time.time())
+
+    def clear(self, port: int) -> None:
+        self._store.clear_intent(self._switch, port)
+
+
+def cycle_switch(store: Store, targets: Sequence[Target]) -> list[tuple[Target, bool, str]]:
+    """Power-cycle ports of one switch -> whether each was done, and words; a switch that fails fails them all."""
+    from utility.power_cycle import power_cycle
+    from utility.snmp import Snmp, SnmpError
+
+    switch, by_port = targets[0].switch, {target.port: target for target in targets}
+
+    def tell(port: int, text: str) -> None:
+        click.echo(f"{by_port[port].label}: {text}")
+
+    try:
+        with Snmp(switch) as snmp:
+            results = power_cycle(snmp, list(by_port), on_progress=tell, intents=PowerIntents(store, switch))
+    except SnmpError as error:
+        return [(target, False, str(error)) for target in targets]
+    return [(by_port[result.port], result.ok, result.text) for result in results]
+
+
+def cycle(store: Store, targets: Sequence[Target]) -> list[Target]:
+    """Power-cycle all targets, switches in parallel, telling each step; returns those that failed."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    by_switch: dict[int, list[Target]] = {}
+    for target in targets:
+        by_switch.setdefault(target.switch.index, []).append(target)
+    with ThreadPoolExecutor(len(by_switch)) as pool:
+        done = [
+            each for group in pool.map(lambda group: cycle_switch(store, group), by_switch.values()) for each in group
+        ]
+    for target, ok, text in done:
+        click.echo(f"{target.label}: {text}", err=not ok)
+        if target.host:
+            event = f"power-cycled: {text}" if ok else f"not power-cycled: {text}"
+            store.add_event(target.host.mac, time.time(), Severity.INFO if ok else Severity.ERROR, event)
+    return [target for target, ok, _text in done if not ok]
+
+
+def restore_power(config: Config, store: Store) -> None:
+    """Turn on the ports that a process which died left off; a switch that does not answer is told in the log."""
+    from utility.power_cycle import restore_ports
+    from utility.snmp import Snmp, SnmpError
+
+    for switch in config.switches:
+        ports = [intent.port for intent in store.intents() if intent.switch == str(switch.address)]
+        if not ports:
+            continue
+        log.warning("%s: turning on ports that were left off: %s", switch.address, ports)
+        try:
+            with Snmp(switch) as snmp:
+                for result in restore_ports(snmp, ports, intents=PowerIntents(store, switch)):
+                    log.info("%s port %d: %s", switch.address, result.port, result.text)
+        except SnmpError as error:
+            log.warning("ports stay off: %s", error)
+
+
+def finish(total: int, failed: int, what: str) -> None:
+    """End the command with the exit code of `failed` of `total`."""
+    if failed:
+        raise Failure(f"{failed} of {total} {what}", FAILED if failed == total else PARTLY)
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, required=True, metavar="SWITCH PORTS... | PI...")
+@click.pass_obj
+def restart(session: Session, targets: tuple[str, ...]) -> None:
+    """Power-cycle ports (`restart 0 2 3 4`, `restart 0 1-6,8`) or Pis (`restart pi3 pi4`)."""
+    config = session.config()
+    chosen = resolve(config, session.hosts(config), targets)
+    with session.store(config, read_only=False) as store:
+        failed = cycle(store, chosen)
+    finish(len(chosen), len(failed), "ports were not restarted")
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, required=True, metavar="SWITCH PORTS... | PI...")
+@click.option("--wait", is_flag=True, help="Show each Pi's progress until it is up.")
+@click.option("--timeout", type=float, default=900.0, show_default=True, help="Seconds to wait, with --wait.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def reinstall(session: Session, targets: tuple[str, ...], wait: bool, timeout: float, yes: bool) -> None:
+    """Format the cards of exactly these Pis and install them anew, then power-cycle them."""
+    config = session.config()
+    chosen = resolve(config, session.hosts(config), targets)
+    nameless = [target.label for target in chosen if target.host is None]
+    if nameless:
+        raise Failure(f"{', '.join(nameless)}: config.yaml and hosts.csv name no Pi there, so none can be reinstalled")
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Erase the cards of {', '.join(t.label for t in chosen)} and install them anew?", abort=True)
+    if not server_runs(config.state_dir):
+        raise Failure("no server runs, so nobody would install them; start it with `piman server`")
+    by = os.environ.get("SUDO_USER") or os.environ.get("USER") or f"user {os.getuid()}"
+    with session.store(config, read_only=False) as store:
+        orders = {}
+        for host in (target.host for target in chosen if target.host):
+            orders[host.mac] = store.order_install(host.mac, time.time(), by)
+            store.add_event(host.mac, time.time(), Severity.INFO, f"reinstall ordered by {by}")
+        began = time.time()
+        failed = cycle(store, chosen)
+        for host in (target.host for target in failed if target.host):
+            # A Pi that was not power-cycled must not be formatted at some later reboot.
+            store.complete_order(host.mac, orders[host.mac])
+            store.add_event(host.mac, time.time(), Severity.ERROR, "reinstall cancelled: no power cycle")
+        going = [target.host for target in chosen if target.host and target not in failed]
+        late, broken = wait_for_install(store, going, orders, began, timeout) if wait else ([], [])
+    if late:
+        raise Failure(f"not up after {timeout:g} s: {', '.join(host.name for host in late)}", TIMED_OUT)
+    finish(len(chosen), len(failed) + len(broken), "Pis were not reinstalled")
+
+
+def wait_for_install(
+    store: Store, hosts: Sequence[Host], orders: dict[str, str], began: float, timeout: float
+) -> tuple[list[Host], list[Host]]:
+    """Show the Pis' progress until each is up or failed -> those that took too long, those that failed."""
+    deadline = time.monotonic() + timeout
+    waiting = list(hosts)
+    broken: list[Host] = []
+    screen = Screen()
+    while waiting and time.monotonic() < deadline:
+        rows = {row.mac: row for row in store.pis() if row.since >= began}
+        ordered = {order.mac: order.token for order in store.orders()}
+        for host in list(waiting):
+            row = rows.get(host.mac)
+            if row and row.stage == Stage.FAILED:
+                broken.append(host)
+                waiting.remove(host)
+            elif row and row.stage == Stage.UP and ordered.get(host.mac) != orders[host.mac]:
+                waiting.remove(host)
+        screen.show_progress(hosts, rows)
+        time.sleep(0.5)
+    return waiting, broken
+
+
+class Screen:
+    """What is drawn over on a terminal; elsewhere a line for each Pi that reaches a new stage."""
+
+    def __init__(self) -> None:
+        self._drawn = 0
+        self._told: dict[str, str] = {}
+        self.terminal = sys.stdout.isatty()
+
+    def draw(self, lines: Sequence[str]) -> None:
+        if self._drawn and self.terminal:
+            click.echo(f"\x1b[{self._drawn}F\x1b[J", nl=False)
+        # A line that wraps would be two to go up over.
+        width = shutil.get_terminal_size().columns if self.terminal else None
+        click.echo("\n".join(line[:width] for line in lines))
+        self._drawn = len(lines)
+
+    def show_progress(self, hosts: Sequence[Host], rows: Mapping[str, PiRow]) -> None:
+        from monitoring.table import progress_line
+
+        if self.terminal:
+            self.draw([progress_line(host.name, rows.get(host.mac)) for host in hosts])
+            return
+        for host in hosts:
+            row = rows.get(host.mac)
+            stage = f"{row.stage}{row.stuck}" if row else ""
+            if self._told.get(host.mac, "") != stage:
+                click.echo(progress_line(host.name, row))
+            self._told[host.mac] = stage
+
+
+def look_for(switches: Sequence[Switch], mac: str, host: Host | None, vlan: int | None = None) -> list[Sighting]:
+    """Ask all switches which port a MAC is on; a switch that fails is told and does not hide the others' answer."""
+    from utility.findport import find_port
+    from utility.snmp import Snmp
+
+    if host:
+        nudge(host)
+
+    def tell(error: Exception) -> None:
+        click.echo(f"warning: {error}", err=True)
+
+    with contextlib.ExitStack() as stack:
+        return find_port(mac, [stack.enter_context(Snmp(switch)) for switch in switches], vlan, on_error=tell)
+
+
+def nudge(host: Host) -> None:
+    """Make a Pi say something, so that the switches have its MAC: they forget who is silent for five minutes."""
+    # No route is no error here: then it is not silence that hides it.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+        sender.sendto(b"", (str(host.address), 9))  # discard, RFC 863; the answer that counts is the ARP reply
+        time.sleep(0.2)
+
+
+@cli.command()
+@click.argument("mac")
+@click.argument("switch", required=False)
+@click.argument("vlan", required=False, type=int)
+@click.option("--switch", "switch_option", metavar="SWITCH", help="Ask this switch only.")
+@click.option("--vlan", "vlan_option", type=int, help="Ask for this VLAN only.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def findport(
+    session: Session,
+    mac: str,
+    switch: str | None,
+    vlan: int | None,
+    switch_option: str | None,
+    vlan_option: int | None,
+    as_json: bool,
+) -> None:
+    """Tell which switch and port a MAC (or a Pi of hosts.csv) is on."""
+    from utility.hosts import parse_mac
+
+    config = session.config()
+    hosts = session.hosts(config)
+    known = hosts.named(mac)
+    try:
+        wanted = known.mac if known else parse_mac(mac)
+    except ValueError as error:
+        raise Failure(f"{error}, or give a Pi of hosts.csv") from None
+    switches: Sequence[Switch] = config.switches
+    chosen = switch_option or switch
+    if chosen:
+        found = find_switch(config, chosen)
+        if found is None:
+            raise Failure(f"there is no switch {chosen!r}; {known_switches(config)}")
+        switches = [found]
+    sightings = look_for(switches, wanted, known, vlan_option or vlan)
+    if as_json:
+        click.echo(json.dumps([sighting_json(each) for each in sightings], indent=2))
+    for each in () if as_json else sightings:
+        where = f"{each.switch.name or each.switch.address}  port {each.port}  {each.if_name}"
+        others = f"  ({each.macs_on_port} MACs: perhaps a trunk)" if each.is_trunk else ""
+        click.echo(f"{known.name if known else wanted}  {where}{others}")
+    if not sightings:
+        asked = ", ".join(str(each.address) for each in switches) or "no switch: config.yaml has none"
+        raise Failure(f"{wanted} is on no port of {asked}; is the Pi powered, and did it send anything lately?")
+
+
+def sighting_json(sighting: Sighting) -> dict[str, object]:
+    return {
+        "switch": str(sighting.switch.address),
+        "switch_number": sighting.switch.index,
+        "port": sighting.port,
+        "if_index": sighting.if_index,
+        "if_name": sighting.if_name,
+        "macs_on_port": sighting.macs_on_port,
+    }
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--watch", is_flag=True, help="Draw again every second, until Ctrl-C.")
+@click.pass_obj
+def status(session: Session, as_json: bool, watch: bool) -> None:
+    """Show every Pi: where it is, its stage, its progress, and when it was last heard."""
+    from monitoring.table import status_json, status_table
+
+    config = session.config()
+    hosts = session.hosts(config)
+    places = {host.mac: place_of(config, host) for host in hosts.all()}
+    where = {mac: (place[0].index, place[1]) for mac, place in places.items() if place}
+    screen = Screen()
+    with session.store(config) as store:
+        while True:
+            rows, now = store.pis(), time.time()
+            if as_json:
+                click.echo(json.dumps(status_json(rows, hosts.all(), where), indent=2))
+            else:
+                screen.draw(status_table(rows, hosts.all(), where, now, server_runs(config.state_dir)))
+            if not watch:
+                return
+            time.sleep(1)
+
+
+@cli.command()
+@click.argument("pi", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on as things happen, until Ctrl-C.")
+@click.option("-n", "--number", type=int, default=50, show_default=True, help="How many of the latest.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: one object a line.")
+@click.pass_obj
+def events(session: Session, pi: str | None, follow: bool, number: int, as_json: bool) -> None:
+    """Show the timeline of all Pis, or of one (by hostname, address or MAC)."""
+    config = session.config()
+    hosts = session.hosts(config)
+    mac = find_host(hosts, pi).mac if pi else None
+    with session.store(config) as store:
+        found = store.latest_events(mac, number)
+        while True:
+            for event in found:
+                host = hosts.find(event.mac)
+                name = host.name if host else event.mac
+                if as_json:
+                    click.echo(json.dumps({**dataclasses.asdict(event), "name": name}))
+                    continue
+                when = datetime.fromtimestamp(event.when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+                mark = "" if event.severity == "info" else f"{event.severity}: "
+                click.echo(f"{when}  {name:<12}  {mark}{event.text}")
+            if not follow:
+                return
+            last = found[-1].id if found else store.last_event_id()
+            time.sleep(0.5)
+            found = store.events(mac, after=last) or found[-1:]
+            if found and found[-1].id <= last:
+                found = []
+
+
+# ---------------------------------------------------------------------------------------------------- the lab
+
+
+def lab_directory() -> Path:
+    """Where the virtual rack keeps its files: $PIMAN_LAB_DIR, else below the user's state folder."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(os.environ.get("PIMAN_LAB_DIR") or Path(state) / "piman" / "lab").resolve()
+
+
+def this_program() -> list[str]:
+    """The command that runs this program again: the bundle where it is one, else the checkout's piman.py."""
+    bundle = os.environ.get("SHIV_ENTRY_POINT") or ""
+    started = Path(sys.argv[0]).resolve()
+    return [sys.executable, str(started if bundle or started.suffix == ".pyz" else HERE / "piman.py")]
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def lab(context: click.Context) -> None:
+    """The virtual rack: a PoE switch and Pis that boot for real, on this machine."""
+    if context.invoked_subcommand is None:
+        context.invoke(lab_up)
+
+
+@lab.command(name="up")
+@click.option("--pis", type=click.IntRange(1, 48), default=2, show_default=True, help="How many.")
+@click.option(
+    "--kind",
+    type=click.Choice(["qemu", "light", "raspi3b"]),
+    default="qemu",
+    show_default=True,
+    help="Machines in QEMU, the boot ROM alone, or QEMU's own Pi 3 board.",
+)
+@click.option(
+    "--model", type=click.Choice(["3b", "3b+", "4", "5"]), default="4", show_default=True, help="Whose boot ROM."
+)
+@click.option("--manager/--no-manager", default=True, help="Run `piman server` in it, or leave that to you.")
+def lab_up(pis: int = 2, kind: str = "qemu", model: str = "4", manager: bool = True) -> None:
+    """Build the rack, install its Pis before your eyes, and keep it running until Ctrl-C."""
+    from lab.namespaces import LabError, enter, inside
+    from lab.rack import prepare_files, prerequisites
+
+    try:
+        if not inside():
+            need(prerequisites(kind))
+            if kind != "light":
+                click.echo("Fetching what the Pis boot (the first time only) ...")
+                prepare_files()
+            enter([*this_program(), *sys.argv[1:]])
+        run_lab(lab_directory(), pis, kind, model, manager)
+    except LabError as error:
+        raise Failure(str(error)) from None
+
+
+@lab.command(name="shell", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def lab_shell(command: tuple[str, ...]) -> None:
+    """Run a command (or a shell) where the lab's manager is: `piman lab shell ping 172.30.4.11`."""
+    from lab.namespaces import LabError, exec_in
+
+    directory = lab_directory()
+    os.environ["PIMAN_CONFIG"] = str(directory / "config.yaml")
+    try:
+        exec_in(directory, list(command) or [os.environ.get("SHELL", "/bin/sh")])
+    except LabError as error:
+        raise Failure(str(error)) from None
+
+
+def need(packages: Sequence[str]) -> None:
+    """See to it that Debian packages are there: installed when we are root, else named in a Failure."""
+    import subprocess
+
+    if packages and subprocess.run(["sh", str(HERE / "install" / "need.sh"), *packages], check=False).returncode:
+        raise Failure("the lab needs these packages")
+
+
+LAB_HINTS = """
+The rack is up. In another terminal, try:
+    {piman} --lab status
+    {piman} --lab restart pi1
+    {piman} --lab reinstall --wait pi2
+    {piman} --lab findport pi1
+    {piman} --lab events -f
+    {piman} lab shell          # a shell where the manager is: ping, snmpwalk, tcpdump ...
+Its files, config.yaml and hosts.csv among them: {directory}
+Ctrl-C ends it and cleans everything up."""
+
+
+def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> None:
+    """The inside of `lab up`: the rack, the manager as a process of its own, and a live table until a signal."""
+    import subprocess
+
+    from lab.rack import Rack
+    from monitoring.store import Store
+    from monitoring.table import status_table
+    from utility.config import load_config
+
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    with contextlib.ExitStack() as stack:
+        rack = stack.enter_context(Rack(directory, pis, kind, model, tell=click.echo))
+        session = Session(directory / "config.yaml", None, None, logging.INFO)
+        if not manager:
+            rack.start()
+            click.echo(f"The rack runs, with no manager. Start one: piman --lab server. Its files: {directory}")
+            threading.Event().wait()
+        config = load_config(session.config_path)
+        process = subprocess.Popen(
+            [*this_program(), "--config", str(session.config_path), "server"],
+            stdin=subprocess.DEVNULL,
+            stdout=(directory / "manager.log").open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        while not server_runs(config.state_dir) or not (config.state_dir / "piman.db").exists():
+            if process.poll() is not None:
+                raise Failure(f"the manager did not start: {(directory / 'manager.log').read_text().strip()}")
+            time.sleep(0.05)
+        rack.start()
+        hosts = session.hosts(config)
+        where = {host.mac: (0, number + 1) for number, host in enumerate(hosts.all())}
+        screen, hinted = Screen(), False
+        store = stack.enter_context(Store(config.state_dir / "piman.db", read_only=True))
+        while process.poll() is None:
+            rows = store.pis()
+            all_up = sum(row.stage == Stage.UP for row in rows) == pis
+            hints = LAB_HINTS.format(piman=sys.argv[0], directory=directory)
+            if screen.terminal:
+                table = status_table(rows, hosts.all(), where, time.time(), running=True)
+                screen.draw([*table, *(hints.splitlines() if hinted or all_up else [])])
+            else:
+                screen.show_progress(hosts.all(), {row.mac: row for row in rows})
+                if all_up and not hinted:
+                    click.echo(hints)
+            hinted = hinted or all_up
+            time.sleep(0.5)
+        raise Failure(f"the manager ended; see {directory / 'manager.log'}")
+
+
+def main() -> None:
+    """The entry point: whatever a user can cause ends in one message and an exit code, never in a traceback."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)  # so that `restart` turns a port on again before it goes
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.code if isinstance(error, Failure) else error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `piman events | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+#!/bin/bash
+# tests/run.sh [--soak] [PYTEST ARGUMENTS]: the gate. Installs what the tests need, then format, lint, types, tests.
+# With arguments it runs only those tests (tests/run.sh tests/test_config.py -k port). --soak adds the long ones.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "${1:-}" = --soak ]; then export PIMAN_SOAK=1; shift; fi
+
+# Real peers and real parts, from Debian's packages.
+sh install/need.sh \
+    iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
+    tftp-hpa atftp curl chrony ntpsec-ntpdate
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+"$python" -c 'import ensurepip, venv' 2>/dev/null || sh install/need.sh python3-venv
+key=$({ "$python" -VV; cat pyproject.toml; } | sha256sum | cut -c1-12)
+if [ ! -e ".venv/.piman-$key" ]; then
+    rm -rf .venv
+    "$python" -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+    touch ".venv/.piman-$key"
+fi
+export PATH="$PWD/.venv/bin:$PATH"
+
+# The tests' own world: its own network with loopback only, its own /run for named namespaces, and nothing survives it.
+world() {
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(--user --map-root-user)
+    unshare "${root[@]}" --net --mount --pid --fork --mount-proc --kill-child sh -c '
+        mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && exec "$@"' sh "$@"
+}
+
+if [ $# -gt 0 ]; then world python -m pytest "$@"; exit; fi
+
+echo "== format, lint, types"
+ruff format --check .
+ruff check .
+python -m mypy --strict .
+sh -c 'shellcheck -S warning make_zipapp.sh install/*.sh install/*/*.sh tests/run.sh .ci/run'
+
+echo "== unit tests"
+world coverage run -m pytest tests --ignore=tests/peers --ignore=tests/lab
+coverage report --fail-under=100 --include="$(paste -sd, <<'PURE'
+dhcp/packet.py
+dhcp/policy.py
+tftp/packet.py
+tftp/transfer.py
+tftp/files.py
+tcp/packet.py
+tcp/session.py
+ntp/packet.py
+ntp/policy.py
+utility/config.py
+utility/hosts.py
+PURE
+)"
+
+echo "== real peers"
+world python -m pytest tests/peers
+
+echo "== the rack"
+world python -m pytest tests/lab --timeout=600
