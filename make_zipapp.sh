@@ -29,10 +29,8 @@ cp -r "$site" build/site
 { git ls-files -z piman.py dhcp tftp tcp ntp utility monitoring lab install 2>/dev/null ||
     find piman.py dhcp tftp tcp ntp utility monitoring lab install -type f -not -path '*/__pycache__/*' -print0; } |
     xargs -0 cp --parents -t build/site
-".cache/zipapp-$key/venv/bin/shiv" --quiet --compressed --site-packages build/site --entry-point piman:main \
-    --python '/usr/bin/env python3' --output-file build/piman.pyz 2>/dev/null ||
-    ".cache/zipapp-$key/venv/bin/shiv" --compressed --site-packages build/site --entry-point piman:main \
-        --python '/usr/bin/env python3' --output-file build/piman.pyz
+".cache/zipapp-$key/venv/bin/shiv" --compressed --site-packages build/site --entry-point piman:main \
+    --python '/usr/bin/env python3' --output-file build/piman.pyz
 rm -rf build/site
 chmod +x build/piman.pyz
 echo "build/piman.pyz: $(du -h build/piman.pyz | cut -f1)"

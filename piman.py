@@ -514,8 +514,8 @@ def cycle(store: Store, targets: Sequence[Target]) -> list[Target]:
     for target, ok, text in done:
         click.echo(f"{target.label}: {text}", err=not ok)
         if target.host:
-            event = f"power-cycled: {text}" if ok else f"not power-cycled: {text}"
-            store.add_event(target.host.mac, time.time(), Severity.INFO if ok else Severity.ERROR, event)
+            severity, event = (Severity.INFO, text) if ok else (Severity.ERROR, f"not power-cycled: {text}")
+            store.add_event(target.host.mac, time.time(), severity, event)
     return [target for target, ok, _text in done if not ok]
 
 
