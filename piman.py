@@ -739,11 +739,13 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
     screen = Screen()
     with session.store(config) as store:
         while True:
-            rows, now = store.pis(), time.time()
+            rows, ordered = store.pis(), {order.mac for order in store.orders()}
             if as_json:
-                click.echo(json.dumps(status_json(rows, hosts.all(), where), indent=2))
+                click.echo(json.dumps(status_json(rows, hosts.all(), where, ordered), indent=2))
             else:
-                screen.draw(status_table(rows, hosts.all(), where, now, server_runs(config.state_dir)))
+                table = status_table(rows, hosts.all(), where, ordered, time.time())
+                running = server_runs(config.state_dir)
+                screen.draw(table if running else [*table, "no server runs: this is what was known when it stopped"])
             if not watch:
                 return
             time.sleep(1)
@@ -912,7 +914,7 @@ def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> 
             all_up = sum(row.stage == Stage.UP for row in rows) == pis
             hints = LAB_HINTS.format(piman=sys.argv[0], directory=directory)
             if screen.terminal:
-                table = status_table(rows, hosts.all(), where, time.time(), running=True)
+                table = status_table(rows, hosts.all(), where, {order.mac for order in store.orders()}, time.time())
                 screen.draw([*table, *(hints.splitlines() if hinted or all_up else [])])
             else:
                 screen.show_progress(hosts.all(), {row.mac: row for row in rows})

@@ -245,6 +245,10 @@ class DhcpServer:
             self._pin(reply.packet.yiaddr, reply.packet.mac)
         elif reply.packet.yiaddr in self._pinned:  # what speaks now answers ARP, and may be another board
             self._unpin(reply.packet.yiaddr)
+        # Told before it is sent: the Pi's next word, to another service, is reported after it. If it cannot be sent
+        # (a full queue), the Pi asks again.
+        if reply.notice is not None:
+            self._tell(reply.notice)
         try:
             payload = reply.packet.encode()
             if reply.mac:
@@ -259,8 +263,6 @@ class DhcpServer:
             self._drop("not sent", f"to {reply.address}: {error}")
             return
         self.counters["sent"] += 1
-        if reply.notice is not None:
-            self._tell(reply.notice)
 
     def _tell(self, notice: Notice) -> None:
         report = notice.report

@@ -5,7 +5,7 @@ Rules, in the order in which `_take` applies them:
 1. A MAC that hosts.csv does not know is shown with its last words (256 such at most), has no stage, gets one event.
 2. A report brings its stage unless NOT_BELIEVED says that it cannot be about the boot we watch: its words are kept
    and its event is told, but it is no progress.
-3. `up` is believed only where the Pi is not being booted or installed by us, or where that has long been stuck.
+3. `up` is not believed while the Pi fetches its boot files, unless that has long been stuck.
 4. A PXE DISCOVER begins a new boot, whatever the stage was; so does everything else that is believed.
 5. A stage that makes no progress within its deadline (STAGES) is stuck, and says what was expected.
 6. A change of stage is an event, told with the time the last stage took, unless the report brings its own words.
@@ -67,8 +67,9 @@ STAGES: Mapping[Stage, Expectation] = {
 
 # reported stage -> the stages in which it is not believed
 NOT_BELIEVED: Mapping[Stage, frozenset[Stage]] = {
-    # The boot ROM's and the installer's own DHCP must not pass for the installed system.
-    Stage.UP: frozenset({Stage.FIRMWARE, Stage.KERNEL, Stage.HELLO, Stage.FORMAT, Stage.IMAGE}),
+    # A kernel's own `ip=dhcp`, before the installer speaks, must not pass for the installed system. Later there is no
+    # such doubt: the installer's DHCP says whose it is, so a system that is heard was booted while nobody listened.
+    Stage.UP: frozenset({Stage.FIRMWARE, Stage.KERNEL}),
     # Some models fetch a device tree or an overlay after the kernel.
     Stage.FIRMWARE: frozenset({Stage.KERNEL}),
     # The session of a boot that lost power ends by its timeout, when the Pi has long begun the next boot.

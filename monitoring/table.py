@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from monitoring.store import PiRow
 from utility.hosts import Host
@@ -43,32 +43,41 @@ def progress_line(name: str, row: PiRow | None) -> str:
 
 
 def status_table(
-    rows: Sequence[PiRow], hosts: Sequence[Host], where: Mapping[str, tuple[int, int]], now: float, running: bool
+    rows: Sequence[PiRow],
+    hosts: Sequence[Host],
+    where: Mapping[str, tuple[int, int]],
+    ordered: Collection[str],
+    now: float,
 ) -> list[str]:
-    """The lines of the table: every Pi of hosts.csv, heard or not, then the unknown MACs that asked."""
+    """The lines of the table: every Pi of hosts.csv, heard or not, then the unknown MACs that asked.
+
+    where    switch number and port of each MAC that has one
+    ordered  the MACs that wait for a fresh install
+    now      Unix time
+    """
     by_mac = {row.mac: row for row in rows}
     lines = [HEADINGS]
     for host in hosts:
         row = by_mac.pop(host.mac, None)
         place = where.get(host.mac)
         known = (host.name, host.mac, str(host.address), f"{place[0]}/{place[1]}" if place else "-")
+        order = "reinstall ordered" if host.mac in ordered else ""
         if row is None or not row.stage:
-            lines.append((*known, "-", "", "never", "-", "-"))
+            lines.append((*known, "-", "", "never", "-", order or "-"))
             continue
         heard = age(now - row.heard_at) if row.heard_at else "never"
-        lines.append((*known, row.stage, progress(row), heard, row.facts.get("image") or "-", health(row)))
+        trouble = health(row) if row.stage == "failed" or row.stuck else order or "ok"
+        lines.append((*known, row.stage, progress(row), heard, row.facts.get("image") or "-", trouble))
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     for row in by_mac.values():
         what = row.facts.get("model") or row.heard or "asked for an address"
         text.append(f"unknown: {row.mac}  {what}  {age(now - row.heard_at)} ago; to adopt it, add it to hosts.csv")
-    if not running:
-        text.append("no server runs: this is what was known when it stopped")
     return text
 
 
 def status_json(
-    rows: Sequence[PiRow], hosts: Sequence[Host], where: Mapping[str, tuple[int, int]]
+    rows: Sequence[PiRow], hosts: Sequence[Host], where: Mapping[str, tuple[int, int]], ordered: Collection[str]
 ) -> list[dict[str, object]]:
     """The same for scripts. The keys are a promise; a Pi never heard has stage null."""
     by_mac = {row.mac: row for row in rows}
@@ -82,6 +91,7 @@ def status_json(
                 "mac": mac,
                 "address": str(host.address) if host else None,
                 "known": host is not None,
+                "ordered": mac in ordered,
                 "switch": place[0] if place else None,
                 "port": place[1] if place else None,
                 "stage": row.stage or None if row else None,

@@ -268,7 +268,9 @@ class Session:
             return self._format(order, heard, now)
         actions: list[Action] = [Complete(order)] if order else []
         facts = {"image": event.image} if event.image else {}
-        report = Report(self.mac, Stage.BOOT, heard=heard, sent="boot", event="boots its card", facts=facts)
+        # An order that the marker holds was carried out when nobody listened any more: the manager was being restarted.
+        text = f"installed {event.image}, as ordered ({order}), unheard; boots its card" if order else "boots its card"
+        report = Report(self.mac, Stage.BOOT, heard=heard, sent="boot", event=text, facts=facts)
         return [*actions, Tell(report), Send(Boot().encode())], State.BOOT
 
     def _uninstalled(self, event: IsUninstalled, now: float) -> tuple[list[Action], State]:

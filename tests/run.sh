@@ -9,7 +9,7 @@ if [ "${1:-}" = --soak ]; then export PIMAN_SOAK=1; shift; fi
 # Real peers and real parts, from Debian's packages.
 sh install/need.sh \
     iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
-    tftp-hpa atftp curl chrony ntpsec-ntpdate
+    tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps
 
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
@@ -31,13 +31,17 @@ world() {
         mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && exec "$@"' sh "$@"
 }
 
+# What the virtual Pis boot: fetched and built here, since the tests' world has no network. The second time is quick.
+python -c 'from lab.rack import prepare_files; prepare_files()'
+
 if [ $# -gt 0 ]; then world python -m pytest "$@"; exit; fi
 
 echo "== format, lint, types"
 ruff format --check .
 ruff check .
 python -m mypy --strict .
-sh -c 'shellcheck -S warning make_zipapp.sh install/*.sh install/*/*.sh tests/run.sh .ci/run'
+# busybox's read has -t, and `IFS= read` means what it says.
+shellcheck -S warning -e SC1007,SC3045 make_zipapp.sh install/*.sh install/*/*.sh install/initram/init tests/run.sh .ci/run
 
 echo "== unit tests"
 world coverage run -m pytest tests --ignore=tests/peers --ignore=tests/lab

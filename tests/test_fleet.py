@@ -167,13 +167,13 @@ class TestReports:
         assert world.told()[-1] == "says it is up"
 
     def test_up_is_believed_where_the_boot_has_long_been_stuck(self, world: World) -> None:
-        world.report(Stage.HELLO)
-        world.tick(60)
+        world.report(Stage.KERNEL)
+        world.tick(100)
         world.report(Stage.UP, heard="NTP request")  # no progress: the deadline stays
-        world.tick(31)
+        world.tick(21)
         assert world.pi().stuck
         world.report(Stage.FAILED)
-        world.report(Stage.HELLO)
+        world.report(Stage.KERNEL)
         world.tick(91)
         world.report(Stage.UP, heard="NTP request")
         assert world.pi().stage is Stage.UP
