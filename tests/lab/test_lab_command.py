@@ -148,6 +148,6 @@ def test_qemus_model_of_the_real_board(tmp_path: Path) -> None:
     rack = Lab(tmp_path / "lab", "up", "--pis", "1", "--kind", "raspi3b", "--model", "3b")
     try:
         rack.wait_up()
-        assert "Raspberry_Pi_3" in str(rack.status()[0]["facts"])
+        assert "Raspberry Pi 3 Model B" in str(rack.status()[0]["facts"])
     finally:
         rack.end()
