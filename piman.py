@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("piman")
 HERE = Path(__file__).resolve().parent
 
+MOST_PORTS = 10_000  # no switch, nor a stack of them, has as many; a slip of the finger may
 FAILED, USAGE, PARTLY, TIMED_OUT = 1, 2, 3, 4  # exit codes; 0 is done
 
 
@@ -319,7 +320,10 @@ def parse_ports(words: Iterable[str]) -> list[int] | None:
         first, dash, last = piece.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             return None
-        ports.update(dict.fromkeys(range(int(first), int(last or first) + 1)))
+        low, high = int(first), int(last or first)
+        if not low <= high < MOST_PORTS:
+            return None
+        ports.update(dict.fromkeys(range(low, high + 1)))
     return list(ports)
 
 

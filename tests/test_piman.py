@@ -1,0 +1,220 @@
+"""piman: the commands' words, files and exit codes, as far as they need no rack."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import click
+import pytest
+
+from monitoring.store import Store
+from piman import Failure, find_switch, host_on, parse_ports, place_of, render_boot_text, resolve, server_runs
+from utility.config import Config, load_config
+from utility.hosts import Hosts
+from utility.service import Severity
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = """\
+private_number: 4
+server_address: 127.0.0.1
+subnet_mask: 255.0.0.0
+interface: lo
+services: [tftp, hello, ntp]
+ports: {dhcp: 16767, tftp: 16969, hello: 13333, image: 14444, ntp: 11123}
+switches:
+  - name: left
+    address: 127.0.4.254
+    pi_addresses:
+      - 127.0.4.13
+      -
+      - 127.0.4.15
+  - address: 127.0.4.253
+    pi_addresses: []
+"""
+HOSTS = "b8:27:eb:00:00:01;127.0.4.13;pi1;0\nb8:27:eb:00:00:03;127.0.4.15;pi3;0\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    boot = tmp_path / "install" / "boot"
+    boot.mkdir(parents=True)
+    (boot / "cmdline.txt").write_text("quiet master={server_address} name={hostname} ip={address} {other}\n")
+    (boot / "rootfs.tgz").write_bytes(b"an image")
+    return tmp_path
+
+
+@pytest.fixture
+def config(folder: Path) -> Config:
+    return load_config(folder / "config.yaml", environ={})
+
+
+@pytest.fixture
+def hosts(folder: Path, config: Config) -> Hosts:
+    return Hosts.open(folder / "hosts.csv", config, write=False)
+
+
+def piman(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), *words]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PIMAN_")}
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), "server"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "ready: " in line:
+                break
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("words", "ports"),
+    [
+        (["2", "3"], [2, 3]),
+        (["1-3,8"], [1, 2, 3, 8]),
+        (["10"], [10]),
+        (["3", "1-3"], [3, 1, 2]),
+        (["5-4"], None),
+        (["x"], None),
+        (["1-"], None),
+        (["-2"], None),
+        (["1,,2"], None),
+        ([""], None),
+        (["1-99999999999"], None),
+    ],
+)
+def test_ports(words: list[str], ports: list[int] | None) -> None:
+    assert parse_ports(words) == ports
+
+
+def test_switches_and_ports_by_name(config: Config, hosts: Hosts) -> None:
+    assert find_switch(config, "0") is find_switch(config, "left") is find_switch(config, "127.0.4.254")
+    assert find_switch(config, "2") is None
+    left = config.switches[0]
+    assert [host.name if (host := host_on(left, port, hosts)) else "" for port in range(5)] == [
+        "",
+        "pi1",
+        "",
+        "pi3",
+        "",
+    ]
+    pi3 = hosts.named("pi3")
+    assert pi3
+    assert place_of(config, pi3) == (left, 3)
+
+
+def test_what_a_command_acts_on(config: Config, hosts: Hosts) -> None:
+    both = resolve(config, hosts, ["0", "1", "3"])
+    assert [target.label for target in both] == ["pi1 (left port 1)", "pi3 (left port 3)"]
+    assert [(t.switch.index, t.port) for t in resolve(config, hosts, ["pi3", "b8:27:eb:00:00:01"])] == [(0, 3), (0, 1)]
+    assert resolve(config, hosts, ["0", "2"])[0].host is None
+    with pytest.raises(Failure, match=r"no switch '7'; known: 0 \(left\), 1 \(127.0.4.253\)"):
+        resolve(config, hosts, ["7", "1"])
+    with pytest.raises(Failure, match=r"no Pi 'nobody' in hosts.csv; known: pi1, pi3"):
+        resolve(config, hosts, ["nobody"])
+    with pytest.raises(click.UsageError, match="which ports of switch 0"):
+        resolve(config, hosts, ["0"])
+    with pytest.raises(click.UsageError, match="no list of ports"):
+        resolve(config, hosts, ["0", "1", "x"])
+
+
+def test_cmdline_txt_is_the_pis_own(config: Config, hosts: Hosts) -> None:
+    render = render_boot_text(config)
+    text = render("cmdline.txt", hosts.find("b8:27:eb:00:00:01"))
+    assert text == b"quiet master=127.0.0.1 name=pi1 ip=127.0.4.13 {other} hello_port=13333\n"
+    assert render("cmdline.txt", None) == b"quiet master=127.0.0.1 name= ip= {other} hello_port=13333\n"
+    assert render("config.txt", None) is None
+    (config.boot_dir / "cmdline.txt").unlink()
+    assert render("cmdline.txt", None) is None
+
+
+def test_a_wrong_config_is_reported_whole_and_nothing_starts(folder: Path) -> None:
+    text = CONFIG.replace("127.0.0.1", "127.0.0.300").replace("interface: lo", "interfaze: lo")
+    (folder / "config.yaml").write_text(text)
+    done = piman(folder, "server")
+    assert done.returncode == 2
+    assert "config.yaml:2: server_address" in done.stderr
+    assert "config.yaml:4: interfaze" in done.stderr
+    assert done.stderr.endswith("nothing was started\n")
+    assert not (folder / "state").exists()
+    assert not (folder / "logs").exists()
+
+
+def test_broken_hosts_are_reported_and_nothing_starts(folder: Path) -> None:
+    (folder / "hosts.csv").write_text(HOSTS + "nonsense;1;2;3\n")
+    done = piman(folder, "server")
+    assert done.returncode == 2
+    assert "hosts.csv:3" in done.stderr
+
+
+def test_a_taken_port_is_named_with_its_holder(folder: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 16969))
+        done = piman(folder, "server")
+    assert done.returncode == 1
+    assert f"tftp: port 16969 is held by {Path('/proc/self/comm').read_text().strip()} (process" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_interface_is_named(folder: Path) -> None:
+    (folder / "config.yaml").write_text(CONFIG.replace(": lo", ": nic9").replace("[tftp", "[dhcp, tftp"))
+    done = piman(folder, "server")
+    assert done.returncode == 1
+    assert "nic9" in done.stderr
+    assert "lo" in done.stderr
+
+
+def test_read_commands_before_the_first_server_say_so(folder: Path) -> None:
+    done = piman(folder, "status")
+    assert done.returncode == 1
+    assert "the server has not run yet" in done.stderr
+    done = piman(folder, "reinstall", "-y", "pi1")
+    assert done.returncode == 1
+    assert "no server runs" in done.stderr
+
+
+def test_a_server_and_the_commands_beside_it(folder: Path, config: Config, server: subprocess.Popen[str]) -> None:
+    assert server_runs(config.state_dir)
+    assert [line.split()[0] for line in piman(folder, "status").stdout.splitlines()] == ["NAME", "pi1", "pi3"]
+    second = piman(folder, "server")
+    assert second.returncode == 1
+    assert f"process {server.pid}" in second.stderr
+    with Store(config.state_dir / "piman.db") as store:
+        store.add_event("b8:27:eb:00:00:03", time.time(), Severity.WARNING, "a word")
+    assert "pi3           warning: a word" in piman(folder, "events", "pi3").stdout
+    assert not piman(folder, "events", "pi1").stdout
+    log = next((folder / "logs").iterdir())
+    assert "ready: tftp, hello, ntp on 127.0.0.1 (lo)" in log.read_text()
+    server.send_signal(signal.SIGHUP)
+    server.terminate()
+    assert server.wait(timeout=5) == 0
+    assert not server_runs(config.state_dir)
+    assert "no server runs" in piman(folder, "status").stdout
+
+
+def test_an_edit_of_the_hosts_is_taken_over(folder: Path, server: subprocess.Popen[str]) -> None:
+    assert server.stderr
+    (folder / "hosts.csv").write_text(HOSTS + "garbage\n")
+    line = next(line for line in server.stderr if "hosts.csv" in line)
+    assert "not taken over" in line
+    assert ":3:" in line
+    (folder / "hosts.csv").write_text(HOSTS + "b8:27:eb:00:00:04;0.0.0.0;pi4;0\n")
+    address = IPv4Address("127.0.0.2")  # the first that is free
+    deadline = time.monotonic() + 10
+    while str(address) not in (folder / "hosts.csv").read_text():
+        assert time.monotonic() < deadline, (folder / "hosts.csv").read_text()
+        time.sleep(0.05)

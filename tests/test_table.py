@@ -1,0 +1,66 @@
+"""monitoring/table: the board as text."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+
+import pytest
+
+from monitoring.store import PiRow
+from monitoring.table import age, health, progress, progress_line, status_json, status_table
+from utility.hosts import Host
+from utility.service import Stage
+
+HOSTS = [
+    Host("b8:27:eb:00:00:01", IPv4Address("172.30.4.13"), "pi1", 7),
+    Host("b8:27:eb:00:00:02", IPv4Address("172.30.4.14")),
+    Host("b8:27:eb:00:00:03", IPv4Address("172.30.4.15"), "pi3"),
+]
+ROWS = [
+    PiRow(HOSTS[0].mac, "pi1", HOSTS[0].address, Stage.IMAGE, since=990.0, heard="PROGRESS 5", heard_at=995.0,
+          sent="image", sent_at=994.0, done=5_000_000, total=20_000_000, facts={"image": "rootfs-1"}),
+    PiRow(HOSTS[1].mac, "", HOSTS[1].address, Stage.FAILED, since=900.0, reason="no SD card"),
+    PiRow("dc:a6:32:00:00:09", heard="DHCPDISCOVER", heard_at=400.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (3.4, "3 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")],
+)
+def test_age(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_progress_and_health() -> None:
+    assert progress(ROWS[0]) == "5.0/20.0 MB 25 %"
+    assert not progress(ROWS[1])
+    assert [health(row) for row in ROWS[:2]] == ["ok", "failed: no SD card"]
+    assert health(PiRow("x", stage=Stage.FAILED)) == "failed"
+    assert health(PiRow("x", stage=Stage.KERNEL, stuck="silent for 60 s")) == "stuck: silent for 60 s"
+
+
+def test_a_progress_line() -> None:
+    assert progress_line("pi1", None) == "pi1          waiting"
+    assert progress_line("pi1", ROWS[0]) == "pi1          image      5.0/20.0 MB 25 %"
+    assert progress_line("pi2", ROWS[1]).endswith("failed: no SD card")
+
+
+def test_the_table_has_every_pi_of_the_hosts_and_then_the_unknown() -> None:
+    lines = status_table(ROWS, HOSTS, {HOSTS[0].mac: (0, 1)}, {HOSTS[2].mac}, now=1000.0)
+    assert [line.split()[0] for line in lines] == ["NAME", "pi1", "172.30.4.14", "pi3", "unknown:"]
+    assert "0/1          image   5.0/20.0 MB 25 %  5 s    rootfs-1  ok" in lines[1]
+    assert lines[2].endswith("failed: no SD card")
+    assert lines[3].endswith("never  -         reinstall ordered")
+    assert lines[4] == "unknown: dc:a6:32:00:00:09  DHCPDISCOVER  10 min ago; to adopt it, add it to hosts.csv"
+
+
+def test_the_json_keys_are_the_same_for_every_pi() -> None:
+    rows = json.loads(json.dumps(status_json(ROWS, HOSTS, {HOSTS[0].mac: (0, 1)}, {HOSTS[2].mac})))
+    assert len({tuple(row) for row in rows}) == 1
+    first, second, never, unknown = rows
+    assert (first["switch"], first["port"], first["stage"], first["done"]) == (0, 1, "image", 5_000_000)
+    assert (second["name"], second["stage"], second["reason"]) == ("172.30.4.14", "failed", "no SD card")
+    assert (never["stage"], never["heard_at"], never["ordered"]) == (None, None, True)
+    assert (unknown["known"], unknown["name"], unknown["mac"]) == (False, None, "dc:a6:32:00:00:09")
