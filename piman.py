@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from utility.service import Severity, Stage
 
 if TYPE_CHECKING:
     from monitoring.fleet import Fleet
-    from monitoring.store import PiRow, Store
+    from monitoring.store import Event, PiRow, Store
     from utility.config import Config, Switch
     from utility.findport import Sighting
     from utility.hosts import Host, Hosts
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("piman")
 HERE = Path(__file__).resolve().parent
 
-MOST_PORTS = 10_000  # no switch, nor a stack of them, has as many; a slip of the finger may
+VERSION = "0.1.0"  # as in pyproject.toml
 FAILED, USAGE, PARTLY, TIMED_OUT = 1, 2, 3, 4  # exit codes; 0 is done
 
 
@@ -86,10 +87,11 @@ class Session:
         from monitoring.store import Store, StoreError
 
         path = config.state_dir / "piman.db"
-        if not path.exists() and read_only:
-            raise Failure(f"{path} does not exist: the server has not run yet; start it with `piman server`")
         try:
-            config.state_dir.mkdir(parents=True, exist_ok=True)
+            if read_only and not path.exists():
+                raise Failure(f"{path} does not exist: the server has not run yet; start it with `piman server`")
+            if not read_only:
+                config.state_dir.mkdir(parents=True, exist_ok=True)
             store = Store(path, read_only=read_only)
         except (StoreError, OSError) as error:
             raise Failure(str(error)) from None
@@ -111,7 +113,7 @@ def render_boot_text(config: Config) -> Callable[[str, Host | None], bytes | Non
         if name != "cmdline.txt":
             return None
         try:
-            text = (config.boot_dir / name).read_text()
+            text = (config.boot_dir / name).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
             return None
         fields = {
@@ -124,7 +126,7 @@ def render_boot_text(config: Config) -> Callable[[str, Host | None], bytes | Non
             text = text.replace(f"{{{key}}}", value)
         if config.ports.hello != 3333:  # the installer's default
             text = f"{text.rstrip()} hello_port={config.ports.hello}\n"
-        return text.encode()
+        return text.encode(errors="surrogateescape")
 
     return render
 
@@ -157,7 +159,7 @@ class Upkeep:
     def reload(self) -> None:
         """Take over hosts.csv if it changed; a broken one is told once and the last good one stays."""
         for problem in self._hosts.check():
-            log.warning("hosts.csv is not taken over: %s:%d: %s: %s", *dataclasses.astuple(problem))
+            log.warning("hosts.csv is not taken over: %s", problem)
 
     def _write_hosts(self) -> None:
         try:
@@ -166,7 +168,65 @@ class Upkeep:
             log.warning("hosts.csv could not be written: %s", error)
 
 
-def bind(what: str, port: int, make: Callable[[], Service]) -> Service:
+class PowerRestorer:
+    """Turns on what a power cycle that died left off, as often as it takes: a switch may start slower than we do."""
+
+    name = "power"
+    interval = 5.0
+    patience = 30.0  # beyond the switch's off_time: a note younger than that is of a power cycle that still goes on
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config, self._store = config, store
+        self._stopping = threading.Event()
+        self._told: set[str] = set()
+
+    def run(self) -> None:
+        self.restore()
+        while not self._stopping.wait(self.interval):
+            self.restore()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def restore(self) -> None:
+        """Try once each port that was noted long enough ago; what fails is told once and tried again."""
+        from monitoring.store import StoreError
+
+        switches = {str(switch.address): switch for switch in self._config.switches}
+        try:
+            for intent in self._store.intents():
+                switch = switches.get(intent.switch)
+                if (
+                    switch
+                    and time.time() - intent.when > switch.off_time + self.patience
+                    and not self._stopping.is_set()
+                ):
+                    self._restore(switch, intent.port)
+        except StoreError as error:
+            self._tell_once(str(error))
+
+    def _restore(self, switch: Switch, port: int) -> None:
+        from utility.power_cycle import restore_ports
+        from utility.snmp import Snmp, SnmpError
+
+        try:
+            with Snmp(switch) as snmp:
+                (result,) = restore_ports(snmp, [port], intents=PowerIntents(self._store, switch))
+        except SnmpError as error:
+            self._tell_once(str(error))
+            return
+        if result.ok:
+            log.warning("%s port %d was left off by a power cycle that died; it is on again", switch.address, port)
+        else:
+            self._tell_once(f"{switch.address} port {port} stays off: {result.text}")
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
+
+
+def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Service:
     """Make a service; a port it cannot have is a Failure that says which port, who holds it and what to do."""
     from utility.service import port_holder
 
@@ -174,17 +234,18 @@ def bind(what: str, port: int, make: Callable[[], Service]) -> Service:
         return make()
     except PermissionError:
         hint = "run it with sudo, or under systemd with piman.service"
-        raise Failure(f"{what}: port {port} needs privileges we do not have; {hint}") from None
+        raise Failure(f"{what}: port {ports[0]} needs privileges we do not have; {hint}") from None
     except OSError as error:
-        holder = port_holder(port)
-        held = f" is held by {holder}; stop it, or change `ports: {what}:`" if holder else f": {error}"
-        raise Failure(f"{what}: port {port}{held}") from None
+        holders = [(port, holder) for port in ports if (holder := port_holder(port))]
+        held = [f"port {port} is held by {holder}; stop it, or change `ports:`" for port, holder in holders]
+        raise Failure(f"{what}: {', '.join(held) or error}") from None
 
 
 def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Service]:
     """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
     from dhcp.policy import DhcpPolicy, DhcpSettings
     from dhcp.server import DhcpServer
+    from monitoring.store import StoreError
     from ntp.policy import NtpPolicy
     from ntp.server import NtpServer
     from tcp.image import ImageFile
@@ -203,8 +264,12 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Serv
             hosts.seen(seen.mac, time.time())
         fleet.report(seen)
 
-    def complete(mac: str, token: str) -> None:
-        store.complete_order(mac, token)
+    def complete(mac: str, token: str) -> bool:
+        try:
+            return store.complete_order(mac, token)
+        except StoreError as error:  # the card's marker holds the token: its next boot completes the order
+            log.warning("order %s of %s is carried out, but that could not be noted: %s", token, mac, error)
+            return False
 
     installs = Installs(
         host_of=hosts.by_address,
@@ -213,22 +278,22 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Serv
         complete=complete,
         now=lambda: datetime.now(UTC),
     )
-    makers: dict[str, tuple[int, Callable[[], Service]]] = {
+    makers: dict[str, tuple[Sequence[int], Callable[[], Service]]] = {
         "dhcp": (
-            ports.dhcp,
+            [ports.dhcp],
             lambda: DhcpServer(config.interface, DhcpPolicy(settings, hosts.find), report, ports.dhcp),
         ),
         "tftp": (
-            ports.tftp,
+            [ports.tftp],
             lambda: TftpServer(
                 address, ports.tftp, BootFiles(config.boot_dir, render_boot_text(config)), hosts.by_address, report
             ),
         ),
-        "hello": (ports.hello, lambda: HelloServer(address, ports.hello, ports.image, installs, report)),
-        "ntp": (ports.ntp, lambda: NtpServer(address, ports.ntp, NtpPolicy(), hosts.by_address, report)),
+        "hello": ([ports.hello, ports.image], lambda: HelloServer(address, ports.hello, ports.image, installs, report)),
+        "ntp": ([ports.ntp], lambda: NtpServer(address, ports.ntp, NtpPolicy(), hosts.by_address, report)),
     }
     services = [bind(name, *makers[name]) for name in config.services if name in makers]
-    return [*services, Upkeep(fleet, hosts, store)]
+    return [*services, PowerRestorer(config, store), Upkeep(fleet, hosts, store)]
 
 
 def log_to(folder: Path, level: int) -> None:
@@ -236,8 +301,12 @@ def log_to(folder: Path, level: int) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        started = datetime.now().astimezone().strftime("%Y-%m-%d_%H:%M.log")
-        handlers.append(logging.FileHandler(folder / started))
+        started = datetime.now().astimezone().strftime("%Y-%m-%d_%H:%M")
+        names = (
+            folder / f"{started}{again}.log"
+            for again in itertools.chain([""], (f".{number}" for number in itertools.count(2)))
+        )
+        handlers.append(logging.FileHandler(next(name for name in names if not name.exists())))
     except OSError as error:
         raise Failure(f"{folder}: no log can be written there: {error.strerror}") from None
     logging.basicConfig(level=level, handlers=handlers, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -259,11 +328,14 @@ def only_server(state_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise Failure(f"{state_dir}: the state cannot be written there: {error.strerror}") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for _try in range(6):  # `server_runs` holds it for a moment
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
             lock.seek(0)
-            raise Failure(f"a server runs already (process {lock.read().strip()}) with {state_dir}") from None
+            raise Failure(f"a server runs already (process {lock.read().strip()}) with {state_dir}")
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -318,10 +390,10 @@ def parse_ports(words: Iterable[str]) -> list[int] | None:
     ports: dict[int, None] = {}
     for piece in ",".join(words).split(","):
         first, dash, last = piece.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 8:
             return None
         low, high = int(first), int(last or first)
-        if not low <= high < MOST_PORTS:
+        if not 1 <= low <= high:
             return None
         ports.update(dict.fromkeys(range(low, high + 1)))
     return list(ports)
@@ -378,7 +450,7 @@ def resolve_pi(config: Config, hosts: Hosts, word: str) -> Target:
     sightings = look_for(config.switches, host.mac, host)
     edge = choose_edge(sightings)
     if edge is None:
-        seen = "no switch has seen it" if not sightings else "it is seen on several ports"
+        seen = "no switch has seen it" if not sightings else "it is seen behind other switches or on several ports"
         raise Failure(f"{host.name}: config.yaml names no port for {host.address}, and {seen}; name switch and port")
     return Target(edge.switch, edge.port, host)
 
@@ -414,7 +486,7 @@ def resolve_pi(config: Config, hosts: Hosts, word: str) -> Target:
 @click.option("-v", "--verbose", is_flag=True, help="Log every packet.")
 @click.option("-q", "--quiet", is_flag=True, help="Log only what needs attention.")
 @click.option("--lab", "in_lab", is_flag=True, help="Work on the virtual rack that `piman lab` runs.")
-@click.version_option(package_name="piman", message="piman %(version)s")
+@click.version_option(VERSION, message="piman %(version)s")
 @click.pass_context
 def cli(
     context: click.Context,
@@ -452,13 +524,13 @@ def server(session: Session) -> None:
     from utility.service import notify_systemd, run_services
 
     config = session.config()
-    log_to(config.log_dir, session.level)
-    hosts = session.hosts(config, write=True)
+    session.hosts(config)  # its mistakes are told before anything is written
     with only_server(config.state_dir), session.store(config, read_only=False) as store:
+        log_to(config.log_dir, session.level)
+        hosts = session.hosts(config, write=True)
         fleet = Fleet(store, hosts.find, time.time)
         raise_file_limit()
         services = build(config, hosts, store, fleet)
-        threading.Thread(target=restore_power, args=(config, store), name="power", daemon=True).start()
         upkeep = services[-1]
         assert isinstance(upkeep, Upkeep)
 
@@ -523,24 +595,6 @@ def cycle(store: Store, targets: Sequence[Target]) -> list[Target]:
     return [target for target, ok, _text in done if not ok]
 
 
-def restore_power(config: Config, store: Store) -> None:
-    """Turn on the ports that a process which died left off; a switch that does not answer is told in the log."""
-    from utility.power_cycle import restore_ports
-    from utility.snmp import Snmp, SnmpError
-
-    for switch in config.switches:
-        ports = [intent.port for intent in store.intents() if intent.switch == str(switch.address)]
-        if not ports:
-            continue
-        log.warning("%s: turning on ports that were left off: %s", switch.address, ports)
-        try:
-            with Snmp(switch) as snmp:
-                for result in restore_ports(snmp, ports, intents=PowerIntents(store, switch)):
-                    log.info("%s port %d: %s", switch.address, result.port, result.text)
-        except SnmpError as error:
-            log.warning("ports stay off: %s", error)
-
-
 def finish(total: int, failed: int, what: str) -> None:
     """End the command with the exit code of `failed` of `total`."""
     if failed:
@@ -578,21 +632,31 @@ def reinstall(session: Session, targets: tuple[str, ...], wait: bool, timeout: f
         raise Failure("no server runs, so nobody would install them; start it with `piman server`")
     by = os.environ.get("SUDO_USER") or os.environ.get("USER") or f"user {os.getuid()}"
     with session.store(config, read_only=False) as store:
-        orders = {}
-        for host in (target.host for target in chosen if target.host):
-            orders[host.mac] = store.order_install(host.mac, time.time(), by)
-            store.add_event(host.mac, time.time(), Severity.INFO, f"reinstall ordered by {by}")
         began = time.time()
-        failed = cycle(store, chosen)
-        for host in (target.host for target in failed if target.host):
-            # A Pi that was not power-cycled must not be formatted at some later reboot.
-            store.complete_order(host.mac, orders[host.mac])
-            store.add_event(host.mac, time.time(), Severity.ERROR, "reinstall cancelled: no power cycle")
+        macs = [target.host.mac for target in chosen if target.host]
+        orders: dict[str, str] = {}
+        try:
+            for mac in macs:
+                orders[mac] = store.order_install(mac, time.time(), by)
+                store.add_event(mac, time.time(), Severity.INFO, f"reinstall ordered by {by}")
+            failed = cycle(store, chosen)
+        except BaseException:  # Ctrl-C among them: nobody knows which Pis boot now, so none is to be formatted
+            cancel(store, orders)
+            raise
+        # A Pi that was not power-cycled must not be formatted at some later reboot.
+        cancel(store, {target.host.mac: orders[target.host.mac] for target in failed if target.host})
         going = [target.host for target in chosen if target.host and target not in failed]
         late, broken = wait_for_install(store, going, orders, began, timeout) if wait else ([], [])
     if late:
         raise Failure(f"not up after {timeout:g} s: {', '.join(host.name for host in late)}", TIMED_OUT)
     finish(len(chosen), len(failed) + len(broken), "Pis were not reinstalled")
+
+
+def cancel(store: Store, orders: Mapping[str, str]) -> None:
+    """Take back orders, unless they were carried out or replaced meanwhile."""
+    for mac, token in orders.items():
+        if store.complete_order(mac, token):
+            store.add_event(mac, time.time(), Severity.ERROR, "reinstall cancelled: no power cycle")
 
 
 def wait_for_install(
@@ -674,9 +738,9 @@ def nudge(host: Host) -> None:
 @cli.command()
 @click.argument("mac")
 @click.argument("switch", required=False)
-@click.argument("vlan", required=False, type=int)
+@click.argument("vlan", required=False, type=click.IntRange(1, 4094))
 @click.option("--switch", "switch_option", metavar="SWITCH", help="Ask this switch only.")
-@click.option("--vlan", "vlan_option", type=int, help="Ask for this VLAN only.")
+@click.option("--vlan", "vlan_option", type=click.IntRange(1, 4094), help="Ask for this VLAN only.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.pass_obj
 def findport(
@@ -768,23 +832,24 @@ def events(session: Session, pi: str | None, follow: bool, number: int, as_json:
     mac = find_host(hosts, pi).mac if pi else None
     with session.store(config) as store:
         found = store.latest_events(mac, number)
+        last = found[-1].id if found else store.last_event_id()
         while True:
             for event in found:
                 host = hosts.find(event.mac)
-                name = host.name if host else event.mac
-                if as_json:
-                    click.echo(json.dumps({**dataclasses.asdict(event), "name": name}))
-                    continue
-                when = datetime.fromtimestamp(event.when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-                mark = "" if event.severity == "info" else f"{event.severity}: "
-                click.echo(f"{when}  {name:<12}  {mark}{event.text}")
+                click.echo(event_line(event, host.name if host else event.mac, as_json))
+                last = event.id
             if not follow:
                 return
-            last = found[-1].id if found else store.last_event_id()
             time.sleep(0.5)
-            found = store.events(mac, after=last) or found[-1:]
-            if found and found[-1].id <= last:
-                found = []
+            found = store.events(mac, after=last)
+
+
+def event_line(event: Event, name: str, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({**dataclasses.asdict(event), "name": name})
+    when = datetime.fromtimestamp(event.when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    mark = "" if event.severity is Severity.INFO else f"{event.severity}: "
+    return f"{when}  {name:<12}  {mark}{event.text}"
 
 
 # ---------------------------------------------------------------------------------------------------- the lab
@@ -859,6 +924,8 @@ def need(packages: Sequence[str]) -> None:
     """See to it that Debian packages are there: installed when we are root, else named in a Failure."""
     import subprocess
 
+    if not (HERE / "install").is_dir():
+        raise Failure("the lab needs the folder install/: run it from a checkout or from build/piman.pyz")
     if packages and subprocess.run(["sh", str(HERE / "install" / "need.sh"), *packages], check=False).returncode:
         raise Failure("the lab needs these packages")
 
@@ -880,9 +947,7 @@ def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> 
     import subprocess
 
     from lab.rack import Rack
-    from monitoring.store import Store
     from monitoring.table import status_table
-    from utility.config import load_config
 
     def end(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -895,7 +960,7 @@ def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> 
             rack.start()
             click.echo(f"The rack runs, with no manager. Start one: piman --lab server. Its files: {directory}")
             threading.Event().wait()
-        config = load_config(session.config_path)
+        config = session.config()
         process = subprocess.Popen(
             [*this_program(), "--config", str(session.config_path), "server"],
             stdin=subprocess.DEVNULL,
@@ -912,7 +977,7 @@ def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> 
         hosts = session.hosts(config)
         where = {host.mac: (0, number + 1) for number, host in enumerate(hosts.all())}
         screen, hinted = Screen(), False
-        store = stack.enter_context(Store(config.state_dir / "piman.db", read_only=True))
+        store = stack.enter_context(session.store(config))
         while process.poll() is None:
             rows = store.pis()
             all_up = sum(row.stage == Stage.UP for row in rows) == pis

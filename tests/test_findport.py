@@ -140,6 +140,7 @@ def test_the_edge_comes_before_the_trunk() -> None:
     assert found(sightings) == [(1, 2, 102, "ge-0/0/2", 1), (0, 8, 108, "ge-0/0/8", 6)]
     assert [seen.is_trunk for seen in sightings] == [False, True]
     assert choose_edge(sightings) == sightings[0]
+    assert choose_edge(sightings[1:]) is None  # behind a switch that was not asked
 
 
 def test_two_ports_that_are_alike_are_not_guessed_between() -> None:

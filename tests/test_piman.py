@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,10 +16,23 @@ from pathlib import Path
 import click
 import pytest
 
+import piman as piman_module
 from monitoring.store import Store
-from piman import Failure, find_switch, host_on, parse_ports, place_of, render_boot_text, resolve, server_runs
+from piman import (
+    Failure,
+    PowerIntents,
+    PowerRestorer,
+    find_switch,
+    host_on,
+    parse_ports,
+    place_of,
+    render_boot_text,
+    resolve,
+    server_runs,
+)
 from utility.config import Config, load_config
 from utility.hosts import Hosts
+from utility.power_cycle import PortResult
 from utility.service import Severity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -218,3 +232,64 @@ def test_an_edit_of_the_hosts_is_taken_over(folder: Path, server: subprocess.Pop
     while str(address) not in (folder / "hosts.csv").read_text():
         assert time.monotonic() < deadline, (folder / "hosts.csv").read_text()
         time.sleep(0.05)
+
+
+def test_an_interrupted_reinstall_takes_its_orders_back(
+    folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_store: object, _targets: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(piman_module, "cycle", interrupted)
+    monkeypatch.setattr(piman_module, "server_runs", lambda _folder: True)
+    words = ["-c", str(folder / "config.yaml"), "reinstall", "-y", "0", "1", "3"]
+    with pytest.raises(click.Abort):
+        piman_module.cli(words, standalone_mode=False)
+    with Store(config.state_dir / "piman.db") as store:
+        assert store.orders() == []
+        assert [event.text for event in store.latest_events()][-1] == "reinstall cancelled: no power cycle"
+
+
+def test_a_port_left_off_is_tried_until_it_is_on(folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.state_dir.mkdir()
+    tries: list[tuple[int, bool]] = []
+
+    def restore_ports(_snmp: object, ports: list[int], intents: PowerIntents) -> list[PortResult]:
+        answers = len(tries) == 1
+        tries.append((ports[0], answers))
+        if answers:
+            intents.clear(ports[0])
+        return [PortResult(ports[0], answers, "on" if answers else "no answer")]
+
+    monkeypatch.setattr("utility.power_cycle.restore_ports", restore_ports)
+    with Store(config.state_dir / "piman.db") as store:
+        store.add_intent("127.0.4.254", 3, time.time() - 100)
+        store.add_intent("127.0.4.254", 4, time.time())  # a power cycle that goes on
+        store.add_intent("10.9.9.9", 5, time.time() - 100)  # no switch of ours
+        restorer = PowerRestorer(config, store)
+        for _ in range(3):
+            restorer.restore()
+        assert tries == [(3, False), (3, True)]
+        assert {(intent.switch, intent.port) for intent in store.intents()} == {("127.0.4.254", 4), ("10.9.9.9", 5)}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("restart", "0", "6-1"), 2, "no list of ports"),
+        (("restart", "0", "9" * 5000), 2, "no list of ports"),
+        (("findport", "pi1", "--vlan", "-1"), 2, "-1"),
+        (("findport", "pi1", "--switch", "nobody"), 1, "there is no switch 'nobody'; known: 0 (left)"),
+        (("--version",), 0, ""),
+    ],
+)
+def test_words_that_a_slip_of_the_finger_makes(folder: Path, words: tuple[str, ...], code: int, text: str) -> None:
+    done = piman(folder, *words)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == piman_module.VERSION

@@ -76,11 +76,16 @@ def find_port(
 
 
 def choose_edge(sightings: Iterable[Sighting]) -> Sighting | None:
-    """The one port with fewer MACs than every other; None where there is none, or where two are alike."""
+    """The one port with fewer MACs than every other; None where there is none, or two are alike, or it is a trunk.
+
+    A trunk leads to a switch that did not answer or that nobody named: cutting its power would cut that one's too.
+    """
     ordered = sorted(sightings, key=lambda sighting: sighting.macs_on_port)
+    if not ordered or ordered[0].is_trunk:
+        return None
     if len(ordered) > 1 and ordered[0].macs_on_port == ordered[1].macs_on_port:
         return None
-    return ordered[0] if ordered else None
+    return ordered[0]
 
 
 def search_switch(snmp: Snmp, mac: str, vlan: int | None = None) -> list[Sighting]:

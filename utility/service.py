@@ -209,7 +209,7 @@ def notify_systemd(state: str) -> None:
 
 
 def port_holder(port: int) -> str:
-    """Who holds a local port, as `dnsmasq (process 812)`; "" where that cannot be seen (proc(5))."""
+    """Which other process holds a local port, as `dnsmasq (process 812)`; "" where that cannot be seen (proc(5))."""
     inodes = set()
     for table in ("tcp", "udp"):
         with contextlib.suppress(OSError):
@@ -218,6 +218,8 @@ def port_holder(port: int) -> str:
                 if int(fields[1].rpartition(":")[2], 16) == port and (table == "udp" or fields[3] == "0A"):
                     inodes.add(f"socket:[{fields[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
         with contextlib.suppress(OSError):  # it ended meanwhile, or is not ours to look into
             if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (process {process.name})"
