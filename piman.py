@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from utility.service import Severity, Stage
+from utility.service import Report, Severity, Stage
 
 if TYPE_CHECKING:
     from monitoring.fleet import Fleet
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from utility.config import Config, Switch
     from utility.findport import Sighting
     from utility.hosts import Host, Hosts
-    from utility.service import Report, Service
+    from utility.service import Service
 
 log = logging.getLogger("piman")
 HERE = Path(__file__).resolve().parent
@@ -137,6 +137,8 @@ class Upkeep:
     name = "upkeep"
     interval = 0.25  # the board's rows reach other processes within this
     flush_interval = 60.0  # last_seen in hosts.csv
+    ask_interval = 5.0
+    ask_after = 15.0  # in stage boot: by then the installer has made room for what it booted, or has rebooted
 
     def __init__(self, fleet: Fleet, hosts: Hosts, store: Store) -> None:
         self._fleet, self._hosts, self._store = fleet, hosts, store
@@ -144,9 +146,13 @@ class Upkeep:
 
     def run(self) -> None:
         next_flush = time.monotonic() + self.flush_interval
+        next_ask = 0.0
         while not self._stopping.wait(self.interval):
             self._fleet.tick(time.time())
             self.reload()
+            if time.monotonic() >= next_ask:
+                next_ask = time.monotonic() + self.ask_interval
+                self._ask_the_booting()
             if time.monotonic() >= next_flush:
                 next_flush = time.monotonic() + self.flush_interval
                 self._write_hosts()
@@ -160,6 +166,16 @@ class Upkeep:
         """Take over hosts.csv if it changed; a broken one is told once and the last good one stays."""
         for problem in self._hosts.check():
             log.warning("hosts.csv is not taken over: %s", problem)
+
+    def _ask_the_booting(self) -> None:
+        """A Pi whose first words we missed (we were being restarted) would be silent until its lease is half over."""
+        from monitoring.client import answering
+
+        long_ago = time.time() - self.ask_after
+        rows = [row for row in self._fleet.snapshot() if row.stage is Stage.BOOT and row.since < long_ago]
+        asked = {row.address: row.mac for row in rows if row.address}
+        for address in answering(asked) if asked else ():
+            self._fleet.report(Report(asked[address], Stage.UP, heard="an answer on TCP", event="it answers"))
 
     def _write_hosts(self) -> None:
         try:
