@@ -709,9 +709,10 @@ class Screen:
     def draw(self, lines: Sequence[str]) -> None:
         if self._drawn and self.terminal:
             click.echo(f"\x1b[{self._drawn}F\x1b[J", nl=False)
-        # A line that wraps would be two to go up over.
-        width = shutil.get_terminal_size().columns if self.terminal else None
-        click.echo("\n".join(line[:width] for line in lines))
+        if self.terminal:  # a line that wraps would be two to go up over, and one above the top is out of reach
+            width, height = shutil.get_terminal_size()
+            lines = [line[:width] for line in lines[: height - 1]]
+        click.echo("\n".join(lines))
         self._drawn = len(lines)
 
     def show_progress(self, hosts: Sequence[Host], rows: Mapping[str, PiRow]) -> None:
@@ -829,7 +830,11 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
             else:
                 table = status_table(rows, hosts.all(), where, ordered, time.time())
                 running = server_runs(config.state_dir)
-                screen.draw(table if running else [*table, "no server runs: this is what was known when it stopped"])
+                table += [] if running else ["no server runs: this is what was known when it stopped"]
+                if watch:
+                    screen.draw(table)
+                else:
+                    click.echo("\n".join(table))
             if not watch:
                 return
             time.sleep(1)

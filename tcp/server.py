@@ -57,8 +57,8 @@ class Installs:
 
     host_of: Callable[[IPv4Address], Host | None]
     image_for: Callable[[Host], Image | None]  # may take as long as hashing the image once
-    pending: Callable[[str], str | None]  # MAC -> the token of its reinstall order
-    complete: Callable[[str, str], None]  # MAC, token: that order was carried out
+    pending: Callable[[str], str | None]  # MAC -> the token of its reinstall order; what it raises ends that session
+    complete: Callable[[str, str], bool]  # MAC, token: that order was carried out; whether it was noted, never raises
     now: Callable[[], datetime]
 
 
@@ -265,9 +265,9 @@ class HelloServer:
                 log.debug("%s: session ended: %s", connection.host.name, connection.ending or "stop")
                 return False
             connection.waker.drain()
-            inputs = self._news_of_image(connection)  # before the lines: what was sent precedes what it led to
-            if control.fileno() in ready:
-                inputs += _receive(control, lines)
+            said = _receive(control, lines) if control.fileno() in ready else []
+            # Asked for after the lines and put before them: what was sent precedes what it led to.
+            inputs = [*self._news_of_image(connection), *said]
             if not self._apply(connection, session, inputs):
                 return not isinstance(inputs[-1] if inputs else None, Disconnected)
 
@@ -292,10 +292,9 @@ class HelloServer:
             case Tell(report):
                 self._tell(name, report)
             case Complete(token):
-                try:
-                    self._install.complete(connection.host.mac, token)
-                except Exception:  # its marker holds the token: the next boot completes the order, this one goes on
-                    log.exception("%s: order %s could not be completed", name, token)
+                # At most one in a session. Its marker holds the token: the next boot completes the order, this goes on.
+                if not self._install.complete(connection.host.mac, token):
+                    log.warning("%s: order %s was carried out, but could not be noted; its next boot will", name, token)
             case Send(data):
                 log.debug("%s: > %s", name, readable(data.decode()))
                 with contextlib.suppress(OSError):  # it is gone; reading will say so
@@ -340,22 +339,24 @@ class HelloServer:
             waiting = (each for each in reversed(self._connections) if each.host.address == address)
             connection = next((each for each in waiting if _takes_image(each)), None)
             if connection is not None:
+                descriptor = os.dup(connection.image_fd)  # the session may end first; before anything is promised
                 if connection.image_socket:
                     _shut(connection.image_socket)
                 connection.image_socket, connection.image_new = peer, True
                 connection.sent = connection.sent_told = 0
-                descriptor = os.dup(connection.image_fd)  # the session may end first
         if connection is None:
             self._drop("image for nobody", str(address))
             peer.close()
             return
-        connection.waker.wake()
         served = connection
         try:
             self._start(f"image {served.host.name}", lambda: self._send_image(served, peer, descriptor))
         except RuntimeError:
+            with self._lock:
+                served.image_socket, served.image_new = None, False
             os.close(descriptor)
             raise
+        served.waker.wake()
 
     def _send_image(self, connection: _Connection, peer: socket.socket, descriptor: int) -> None:
         try:

@@ -14,7 +14,7 @@ The rules, as the table `_RULES` at the end of this file applies them, `(state, 
  8  FORMAT    a word said the first time: the Pi is alive, its deadline starts again.
  9  FORMAT IMAGE  ImageOpened the Pi takes the image (again, from its start).                                -> IMAGE
 10  IMAGE     ImageSent, Progress   growth starts the deadline again; all sent: it only has to unpack.       -> UNPACK
-11  IMAGE UNPACK  ImageOk     the hash is ours: verified. Another: failed.                                   -> UNPACK
+11  IMAGE UNPACK  ImageOk     the hash is ours: verified, and so all of it was sent. Another: failed.         -> UNPACK
 12  FORMAT IMAGE UNPACK IsFormatted   verified (version 1: wholly sent) and what we ordered: complete the order, boot
                               (version 1 ends by itself). Anything else: failed.                  -> BOOT or CLOSED
 13  BOOT      RECEIVED_BOOT   noted; the Pi closes, or says that it cannot mount.
@@ -326,8 +326,8 @@ class Session:
     def _verify(self, event: ImageOk, _now: float) -> tuple[list[Action], State]:
         if self.image is None or event.sha256 != self.image.sha256:
             return self._fail("the Pi's SHA-256 of the image is not ours")
-        self._verified = True
         size = self.image.size
+        self._verified, self._sent = True, size  # it proves that all came, even before the last ImageSent tells of it
         return [Tell(Report(self.mac, Stage.IMAGE, heard="IMAGE_OK", done=size, total=size))], State.UNPACK
 
     def _formatted(self, event: IsFormatted, now: float) -> tuple[list[Action], State]:

@@ -44,10 +44,14 @@ PIMAN_LIBRARY=1 . {script}
 is_block() {{ [ -s "$1" ]; }}
 mount() {{ # -t ext4 [-o ro] DEVICE FOLDER: the folder becomes a view of $HERE/fs
     while [ $# -gt 2 ]; do shift; done
+    ! fails mount || return 1
     [ "$(bytes_at "$1" 1080 2)" = 53ef ] || return 1
     [ "$(cat $HERE/fs.uuid 2>/dev/null)" = "$(bytes_at "$1" 1128 16)" ] || {{ # a new file system is empty
         rm -rf "$HERE/fs"; mkdir "$HERE/fs"; bytes_at "$1" 1128 16 >"$HERE/fs.uuid"; }}
     rmdir "$2" && ln -s "$HERE/fs" "$2"
+}}
+fails() {{ # WHAT: as often as $HERE/fail.WHAT has lines
+    [ -s "$HERE/fail.$1" ] && sed -i 1d "$HERE/fail.$1"
 }}
 umount() {{ [ -L "$1" ] && rm "$1" && mkdir "$1"; }}
 sync() {{ :; }}
@@ -113,9 +117,10 @@ class Bench:
     def image_for(self, _host: Host) -> Image | None:
         return self.file.current()
 
-    def complete(self, mac: str, token: str) -> None:
+    def complete(self, mac: str, token: str) -> bool:
         if self.orders.get(mac) == token:
             del self.orders[mac]
+        return True
 
     def put_image(self, content: bytes) -> None:
         self.content = content
@@ -294,6 +299,51 @@ def test_our_own_torn_card_is_taken_again(bench: Bench) -> None:
     (bench.here / "card").write_bytes(bytes(440) + b"NMIP" + bytes(3000))
     (bench.here / "cardp2").write_bytes(bytes(1080) + MAGIC + bytes(3000))  # a superblock, and nothing behind it
     assert bench.run() == "boot", bench.console
+
+
+UNREADABLE = 'dd() { case $1 in "if=$HERE/%s") ! fails read || return 1 ;; esac; command dd "$@"; }'
+
+
+@pytest.mark.parametrize(
+    ("what", "times", "more"),
+    [
+        ("read", 1, UNREADABLE % "card"),
+        ("read", 1, UNREADABLE % "cardp2"),
+        ("e2fsck", 2, 'e2fsck() { fails e2fsck && return 8; command e2fsck "$@"; }'),  # -p, then -y
+        ("mount", 1, ""),
+        ("marker", 1, "has_init() { ! fails marker; }"),
+        ("part", 1, 'is_block() { case $1 in *p2) ! fails part || return 1 ;; esac; [ -s "$1" ]; }'),
+    ],
+)
+def test_an_error_that_passes_costs_no_installed_system(bench: Bench, what: str, times: int, more: str) -> None:
+    assert bench.run() == "boot", bench.console
+    bench.clear_mounts()
+    (bench.here / "table").unlink()
+    (bench.here / f"fail.{what}").write_text("once\n" * times)
+    assert bench.run(more) == "boot", bench.console
+    assert (bench.here / f"fail.{what}").read_text() == ""  # it did fail
+    assert not (bench.here / "table").exists()
+    assert bench.marker
+
+
+@pytest.mark.parametrize("file", ["card", "cardp2"])
+def test_a_card_that_cannot_be_read_is_not_formatted(bench: Bench, file: str) -> None:
+    assert bench.run() == "boot", bench.console
+    bench.clear_mounts()
+    (bench.here / "table").unlink()
+    (bench.here / "fail.read").write_text("again\n" * 1000)
+    assert bench.run(UNREADABLE % file) == "reboot 10"
+    assert bench.failure() == "card: cannot be read"
+    assert not (bench.here / "table").exists()
+    assert bench.marker
+
+
+def test_a_partition_that_cannot_be_read_is_not_blank(bench: Bench) -> None:
+    (bench.here / "cardp5").write_bytes(bytes(1080) + MAGIC + bytes(3000))  # somebody's
+    (bench.here / "fail.read").write_text("again\n" * 1000)
+    assert bench.run(UNREADABLE % "cardp5") == "reboot 10"
+    assert bench.failure() == "card: cannot be read"
+    assert not (bench.here / "table").exists()
 
 
 def test_no_card(bench: Bench) -> None:

@@ -305,6 +305,14 @@ def test_rule_11_the_hash() -> None:
     assert Play().say(*TO_UNPACK, ImageOk("00" * 32)).failure == "the Pi's SHA-256 of the image is not ours"
 
 
+@pytest.mark.parametrize("sent", [(), (ImageSent(1),), (ImageSent(IMAGE.size - 1),)])
+def test_rule_11_the_hash_proves_that_all_was_sent(sent: Sequence[Input]) -> None:
+    """The Pi may be heard before the kernel's count is."""
+    play = Play().say(*TO_FORMAT, ImageOpened(), *sent, ImageOk(IMAGE.sha256), ImageSent(IMAGE.size), FINISHED)
+    assert (play.state, play.sent) == (State.BOOT, BOOT)
+    assert "sha256 verified" in play.reports[0].event
+
+
 def test_rule_12_installed_by_order() -> None:
     play = Play("tok").say(*TO_UNPACK, ImageOk(IMAGE.sha256))
     play.order = "newer"  # ordered meanwhile: stays, and is carried out at the next boot
@@ -326,7 +334,7 @@ def test_rule_12_without_an_order_none_is_completed() -> None:
     ("inputs", "reason"),
     [
         ((*TO_FORMAT, FINISHED), "before the whole image"),
-        ((*TO_FORMAT, ImageOpened(), ImageSent(1), ImageOk(IMAGE.sha256), FINISHED), "before the whole image"),
+        ((*TO_FORMAT, ImageOpened(), ImageSent(1), FINISHED), "before the whole image"),
         ((*TO_UNPACK, FINISHED), "without IMAGE_OK"),
         ((*TO_UNPACK, ImageOk(IMAGE.sha256), IsFormatted("rootfs-1")), "not what was sent"),
         ((*TO_UNPACK, ImageOk(IMAGE.sha256), IsFormatted(IMAGE.id, "stranger")), "not what was sent"),

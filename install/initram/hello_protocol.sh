@@ -20,6 +20,7 @@ SYS=${SYS:-/sys}
 DEVICE_TREE=${DEVICE_TREE:-/proc/device-tree}
 master=${master:-}
 WORK=$RUN/hello
+START=$RUN/hello.start # the beginning of what is looked at
 DISK_ID=0x50494d4e # "PIMN": tells our partition table from a stranger's
 DISK_ID_BYTES=4e4d4950
 STALL=60 # seconds without a byte of the image
@@ -113,28 +114,40 @@ bytes_at() { # DEVICE OFFSET COUNT -> hex digits
     dd if="$1" bs=1 skip="$2" count="$3" 2>/dev/null | hexdump -v -e '1/1 "%02x"'
 }
 
+read_start() { # DEVICE: its first 68 KB to $START. Ends it all where they cannot be read: that must not pass for empty
+    dd if="$1" of="$START" bs=4096 count=17 2>/dev/null && return
+    sleep 1 # an error may pass
+    dd if="$1" of="$START" bs=4096 count=17 2>/dev/null || give_up card "cannot be read"
+}
+
+has_our_id() { read_start "$CARD"; [ "$(bytes_at "$START" 440 4)" = $DISK_ID_BYTES ]; }
+holds_ext() { read_start "$1"; [ "$(bytes_at "$START" 1080 2)" = 53ef ]; } # DEVICE: ext2, 3, 4
+
 holds_linux() { # DEVICE: is there a file system (or a container of one) that somebody's Linux lives on?
-    [ "$(bytes_at "$1" 1080 2)" = 53ef ] && return 0             # ext2, 3, 4
-    [ "$(bytes_at "$1" 0 4)" = 58465342 ] && return 0            # XFS
-    [ "$(bytes_at "$1" 65600 8)" = 5f42485266535f4d ] && return 0 # btrfs
-    [ "$(bytes_at "$1" 1024 4)" = 1020f5f2 ] && return 0         # f2fs
-    [ "$(bytes_at "$1" 0 6)" = 4c554b53babe ] && return 0        # LUKS
-    [ "$(bytes_at "$1" 512 8)" = 4c4142454c4f4e45 ] && return 0  # LVM
+    holds_ext "$1" && return 0
+    [ "$(bytes_at "$START" 0 4)" = 58465342 ] && return 0            # XFS
+    [ "$(bytes_at "$START" 65600 8)" = 5f42485266535f4d ] && return 0 # btrfs
+    [ "$(bytes_at "$START" 1024 4)" = 1020f5f2 ] && return 0         # f2fs
+    [ "$(bytes_at "$START" 0 6)" = 4c554b53babe ] && return 0        # LUKS
+    [ "$(bytes_at "$START" 512 8)" = 4c4142454c4f4e45 ] && return 0  # LVM
     return 1
 }
 
-card_kind() { # none, piman, foreign or blank
-    is_block "$CARD" || { echo none; return; }
-    [ "$(bytes_at "$CARD" 440 4)" = $DISK_ID_BYTES ] && { echo piman; return; }
-    holds_linux "$CARD" && { echo foreign; return; }
+find_kind() { # sets kind: none, piman, foreign or blank
+    kind=none
+    is_block "$CARD" || return
+    kind=piman
+    has_our_id && return
+    kind=foreign
+    holds_linux "$CARD" && return
     for each in 1 2 3 4 5 6 7 8 9 10 11 12; do
-        is_block "$(part $each)" && holds_linux "$(part $each)" && { echo foreign; return; }
+        is_block "$(part $each)" && holds_linux "$(part $each)" && return
     done
-    echo blank
+    kind=blank
 }
 
 is_ours() { # our partition table, or, where the installed system gave it another id, our marker; changes nothing
-    [ "$(bytes_at "$CARD" 440 4)" = $DISK_ID_BYTES ] && return 0
+    has_our_id && return 0
     mount -t ext4 -o ro,noload "$(part 2)" "$MOUNT" || return 1
     [ -f "$MOUNT/.piman" ]
     found=$?
@@ -154,8 +167,7 @@ has_init() { [ -x "$1/sbin/init" ] || [ -L "$1/sbin/init" ]; } # absolute links 
 
 installed() { # sets image and order from the marker file; the card is not mounted afterwards
     image= order= sha256=
-    is_block "$(part 2)" || return 1
-    [ "$(bytes_at "$(part 2)" 1080 2)" = 53ef ] || return 1
+    is_block "$(part 2)" && holds_ext "$(part 2)" || return 1
     mkdir -p "$MOUNT"
     is_ours && repair "$(part 2)" || return 1 # a stranger's file system is not mended either
     mount -t ext4 -o ro "$(part 2)" "$MOUNT" || return 1
@@ -173,10 +185,13 @@ installed() { # sets image and order from the marker file; the card is not mount
 }
 
 look_at_card() {
-    if installed; then
+    # A card of ours is formatted without an order, so it gets a second look: a partition that is late, an e2fsck, a
+    # mount or a marker that failed may do better. What is torn for good, by a power cut in mkfs say, is formatted.
+    if installed || { is_block "$CARD" && has_our_id && sleep 1 && installed; }; then
         say "IS_INSTALLED image=$image order=$order"
     else
-        say "IS_UNINSTALLED card=$(card_kind)"
+        find_kind
+        say "IS_UNINSTALLED card=$kind"
     fi
 }
 
