@@ -1,10 +1,12 @@
 #!/bin/bash
 # tests/run.sh [--soak] [PYTEST ARGUMENTS]: the gate. Installs what the tests need, then format, lint, types, tests.
-# With arguments it runs only those tests (tests/run.sh tests/test_config.py -k port). --soak adds the long ones.
+# With arguments it runs only those tests (tests/run.sh tests/test_config.py -k port). --soak repeats the kills and
+# power cuts ten times as often.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ "${1:-}" = --soak ]; then export PIMAN_SOAK=1; shift; fi
+export PIMAN_SOAK=
+if [ "${1:-}" = --soak ]; then PIMAN_SOAK=1; shift; fi
 
 # Real peers and real parts, from Debian's packages.
 sh install/need.sh \
@@ -64,4 +66,4 @@ echo "== real peers"
 world python -m pytest tests/peers
 
 echo "== the rack"
-world python -m pytest tests/lab --timeout=600
+world python -m pytest tests/lab --timeout=$((${PIMAN_SOAK:-0} ? 7200 : 600))

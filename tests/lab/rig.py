@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from monitoring.table import status_json
 from utility.config import load_config
 from utility.hosts import Hosts
 
+REPEAT = 10 if os.environ.get("PIMAN_SOAK") else 1  # tests/run.sh --soak: the same, ten times as long
 ROOT = Path(__file__).resolve().parents[2]
 PIMAN = [sys.executable, str(ROOT / "piman.py")]
 

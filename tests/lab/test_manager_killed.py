@@ -9,11 +9,11 @@ from pathlib import Path
 
 from lab.light import Pace
 from lab.rack import Rack
-from tests.lab.rig import managed
+from tests.lab.rig import REPEAT, managed
 from utility.config import load_config
 from utility.hosts import Hosts
 
-KILLS = 20
+KILLS = 20 * REPEAT
 
 
 def test_killed_twenty_times_during_an_install(tmp_path: Path) -> None:

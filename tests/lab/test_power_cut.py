@@ -10,10 +10,10 @@ import pytest
 
 from lab.light import Pace
 from lab.rack import Rack
-from tests.lab.rig import managed
+from tests.lab.rig import REPEAT, managed
 
 
-@pytest.mark.parametrize(("kind", "cuts", "longest"), [("light", 10, 4.0), ("qemu", 3, 6.5)])
+@pytest.mark.parametrize(("kind", "cuts", "longest"), [("light", 10 * REPEAT, 4.0), ("qemu", 3 * REPEAT, 6.5)])
 def test_power_cut_during_an_install(tmp_path: Path, kind: str, cuts: int, longest: float) -> None:
     chance = random.Random(2)
     rack = Rack(tmp_path, pis=1, kind=kind, model="4", scale=0.1, image_bytes=3_000_000, pace=Pace(write=1_500_000))
