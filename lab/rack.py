@@ -26,7 +26,7 @@ from lab.machine import CARD_BYTES
 from lab.namespaces import Interface, LabError, ip_batch, no_ipv6, require_private_network, write_lab_file
 from lab.pi import KINDS, PiState, VirtualPi
 from lab.profiles import PROFILES, Profile
-from lab.rootfs import build_rootfs
+from lab.rootfs import RootfsError, build_rootfs
 from lab.switch import LabSwitch
 from lab.wire import Faults
 
@@ -36,6 +36,8 @@ INTERFACE, SWITCH_NAMESPACE, BRIDGE, UPLINK = "ens4", "switch0", "br0", "uplink"
 MAX_PIS = 48
 _INSTALL = Path(__file__).resolve().parent.parent / "install"
 _TEMPLATES = ("config.txt", "cmdline.txt")
+# Of config.yaml; a folder where it begins otherwise is somebody else's.
+_FIRST_LINE = "# Written by piman lab; this rack is virtual."
 # A virtual Pi runs no firmware, so these are stand-ins: random bytes, as many as the real files have.
 _FIRMWARE = {
     "bootcode.bin": 52_480,
@@ -94,7 +96,7 @@ def prepare_files(cache: Path | None = None) -> Path:
     if not (boot / "rootfs.tgz").exists():
         try:
             build_rootfs(initramfs, boot / "rootfs.tgz")
-        except Exception as error:
+        except (RootfsError, OSError) as error:
             raise LabError(f"no root file system: {error}") from error
     return cache
 
@@ -124,6 +126,8 @@ class Rack:
     """N Pis on a PoE switch. `with Rack(directory) as rack:` builds it, `rack.start()` gives the Pis power.
 
     The manager's side is the namespace of the caller. Power by SNMP works from the beginning.
+    Each `open` is a new rack: what an earlier one left in the folder (configuration, the manager's state, the Pis'
+    cards) is written anew.
 
     directory    holds everything of it: config.yaml, hosts.csv, boot/, state/, logs/, pis/, switch/, lab.json
     files        the folder that prepare_files filled; kinds other than light need it
@@ -151,19 +155,12 @@ class Rack:
         known: bool = True,
         tell: Callable[[str], object] = lambda _text: None,
     ) -> None:
-        if not 1 <= pis <= MAX_PIS:
-            raise LabError(f"{pis} Pis: a rack has 1 to {MAX_PIS}")
-        if kind not in KINDS or model not in PROFILES:
-            raise LabError(f"a Pi is {', '.join(KINDS)}, of model {', '.join(PROFILES)}; not {kind} {model}")
-        if kind != "light":
-            files = files or cache_directory()
-            if not (files / "boot" / "rootfs.tgz").exists():
-                raise LabError(f"no boot files in {files}: prepare_files makes them")
+        _check_options(pis, kind, model)
         self.directory = directory.resolve()
         self.kind, self.model = kind, model
         self.config, self.hosts = self.directory / "config.yaml", self.directory / "hosts.csv"
         self.boot_dir, self.image = self.directory / "boot", self.directory / "boot" / "rootfs.tgz"
-        self._files = None if kind == "light" else files
+        self._files = None if kind == "light" else _prepared(files)
         self._image_bytes, self._known, self._tell = image_bytes, known, tell
         self._stagger = stagger
         self._ports = max(ports, pis)
@@ -190,15 +187,10 @@ class Rack:
             )
             for port in range(1, pis + 1)
         ]
+        names = [f"port{number}" for number in range(1, self._ports + 1)]
+        folder = self.directory / "switch"
         self.switch = LabSwitch(
-            SWITCH_NAMESPACE,
-            BRIDGE,
-            [f"port{number}" for number in range(1, self._ports + 1)],
-            SWITCH,
-            self.directory / "switch",
-            self._on_power,
-            self._delivering,
-            uplink=UPLINK,
+            SWITCH_NAMESPACE, BRIDGE, names, SWITCH, folder, self._on_power, self._delivering, uplink=UPLINK
         )
 
     def __enter__(self) -> Rack:
@@ -216,6 +208,7 @@ class Rack:
         self._take_folder()
         try:
             self._tell("writing boot files and configuration")
+            self._clear()
             self._write_files()
             self._tell(f"building the network: a switch and {len(self.pis)} Pis")
             self._build_network()
@@ -335,19 +328,30 @@ class Rack:
 
     # -- the files
 
+    def _clear(self) -> None:
+        """Remove what an earlier rack left: its state would be taken for that of these Pis. LabError."""
+        if not self.config.exists():
+            return  # a new folder
+        if not self.config.read_text(encoding="utf-8", errors="replace").startswith(_FIRST_LINE):
+            raise LabError(f"{self.config} is none of a lab's; give the lab a folder of its own")
+        for name in ("state", "pis"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.directory / name)
+        for pi in self.pis:
+            pi.directory.mkdir(parents=True)
+            pi.put_card("blank")
+
     def _write_files(self) -> None:
         for name in ("boot", "state", "logs"):
             (self.directory / name).mkdir(exist_ok=True)
-        if not self.config.exists():
-            self.config.write_text(self._config_text(), encoding="utf-8")
-        if not self.hosts.exists():
-            lines = [f"{pi.mac};{pi.address};{pi.name};0" for pi in self.pis] if self._known else []
-            self.hosts.write_text("\n".join(["# MAC;IP;hostname;last_seen", *lines]) + "\n", encoding="utf-8")
+        self.config.write_text(self._config_text(), encoding="utf-8")
+        lines = [f"{pi.mac};{pi.address};{pi.name};0" for pi in self.pis] if self._known else []
+        self.hosts.write_text("\n".join(["# MAC;IP;hostname;last_seen", *lines]) + "\n", encoding="utf-8")
         if self._files is None:
             self._make_light_files()
         else:
             for source in sorted((self._files / "boot").iterdir()):
-                if source.is_file() and not source.name.startswith("."):
+                if source.is_file() and not source.name.startswith(".") and source.name not in _TEMPLATES:
                     _link(source, self.boot_dir / source.name)
             self._make_noise(_FIRMWARE)
         for name in _TEMPLATES:
@@ -367,7 +371,7 @@ class Rack:
         addresses = [str(pi.address) for pi in self.pis] + [""] * (self._ports - len(self.pis))
         return "\n".join(
             [
-                "# Written by piman lab; this rack is virtual.",
+                _FIRST_LINE,
                 "private_number: 4",
                 f"server_address: {MANAGER}",
                 f"subnet_mask: {NETMASK}",
@@ -384,6 +388,21 @@ class Rack:
                 "",
             ]
         )
+
+
+def _check_options(pis: int, kind: str, model: str) -> None:
+    if not 1 <= pis <= MAX_PIS:
+        raise LabError(f"{pis} Pis: a rack has 1 to {MAX_PIS}")
+    if kind not in KINDS or model not in PROFILES:
+        raise LabError(f"a Pi is {', '.join(KINDS)}, of model {', '.join(PROFILES)}; not {kind} {model}")
+
+
+def _prepared(files: Path | None) -> Path:
+    """The folder with what QEMU Pis boot; LabError."""
+    files = files or cache_directory()
+    if not (files / "boot" / "rootfs.tgz").exists():
+        raise LabError(f"no boot files in {files}: prepare_files makes them")
+    return files
 
 
 def _mac(profile: Profile, port: int) -> str:

@@ -14,7 +14,8 @@ from lab.machine import command_line, make_card
 from lab.namespaces import LabError
 from lab.pi import PiState
 from lab.profiles import PROFILES
-from lab.rack import MANAGER, SWITCH, Rack, prerequisites
+from lab.rack import MANAGER, SWITCH, Rack, prepare_files, prerequisites
+from lab.rootfs import RootfsError
 from utility.config import load_config
 
 
@@ -48,13 +49,60 @@ def test_a_light_rack_makes_its_boot_files(tmp_path: Path) -> None:
 
 def test_the_boot_files_of_a_qemu_rack_are_linked(tmp_path: Path) -> None:
     (tmp_path / "cache" / "boot").mkdir(parents=True)
-    for name in ("kernel8.img", "rootfs.tgz", ".boot_files"):
+    for name in ("kernel8.img", "rootfs.tgz", ".boot_files", "config.txt"):
         (tmp_path / "cache" / "boot" / name).write_bytes(b"x")
     rack = Rack(tmp_path / "lab", 1, files=tmp_path / "cache", card_bytes=1 << 20)
     rack._write_files()
     assert (rack.boot_dir / "kernel8.img").samefile(tmp_path / "cache" / "boot" / "kernel8.img")
     assert (rack.boot_dir / "start.elf").stat().st_size > 2_000_000
     assert not (rack.boot_dir / ".boot_files").exists()
+    assert (rack.boot_dir / "config.txt").read_bytes() != b"x"  # ours
+    assert (tmp_path / "cache" / "boot" / "config.txt").read_bytes() == b"x"  # and not written through a link
+
+
+def open_files(rack: Rack) -> None:
+    """What `open` does to the folder."""
+    rack._clear()
+    rack._write_files()
+
+
+def test_another_rack_in_the_same_folder_is_a_new_one(tmp_path: Path) -> None:
+    first = Rack(tmp_path, 3, "light", "4", image_bytes=1000)
+    first.pis[0].put_card("foreign")
+    open_files(first)
+    assert first.pis[0].card() == Card("foreign")  # a new folder: nobody's left-overs
+    (tmp_path / "state" / "piman.db").write_text("all three are up")
+    rack = Rack(tmp_path, 2, "light", "5", image_bytes=1000)
+    open_files(rack)
+    assert [line.partition(";")[0] for line in rack.hosts.read_text().splitlines()[1:]] == [pi.mac for pi in rack.pis]
+    (switch,) = load_config(rack.config, environ={}).switches
+    assert switch.pi_addresses == tuple(pi.address for pi in rack.pis)
+    assert not list((tmp_path / "state").iterdir())
+    assert sorted(path.name for path in (tmp_path / "pis").iterdir()) == ["pi1", "pi2"]
+    assert [pi.card() for pi in rack.pis] == [Card("blank")] * 2
+
+
+def test_a_folder_that_is_no_labs_is_left_alone(tmp_path: Path) -> None:
+    rack = Rack(tmp_path, 1, "light")
+    rack.config.write_text("private_number: 4\n")
+    (tmp_path / "state").mkdir()
+    with pytest.raises(LabError, match="a folder of its own"):
+        rack._clear()
+    assert rack.config.read_text() == "private_number: 4\n"
+    assert (tmp_path / "state").is_dir()
+
+
+@pytest.mark.parametrize("error", [RootfsError("no busybox"), OSError("disk full")])
+def test_no_root_file_system_is_a_lab_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_paths: Path) -> None:
+        raise error
+
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot" / "kernel8.img").touch()
+    monkeypatch.setattr("lab.rack._script", lambda *_words: None)
+    monkeypatch.setattr("lab.rack.build_rootfs", fail)
+    with pytest.raises(LabError, match=f"no root file system: {error}"):
+        prepare_files(tmp_path)
 
 
 @pytest.mark.parametrize(
