@@ -25,7 +25,7 @@ from ipaddress import IPv4Address
 
 from dhcp.packet import Frame, PacketError, parse, parse_frame
 from dhcp.policy import DhcpPolicy, Ignore, Notice, Reply
-from utility.service import Reporter, Severity, Waker
+from utility.service import Reporter, Waker
 
 log = logging.getLogger("piman.dhcp")
 
@@ -265,12 +265,8 @@ class DhcpServer:
         self.counters["sent"] += 1
 
     def _tell(self, notice: Notice) -> None:
-        report = notice.report
-        if report.event and notice.name:
-            level = logging.WARNING if report.severity is Severity.WARNING else logging.INFO
-            log.log(level, "%s: %s", notice.name, report.event)
-        else:
-            log.debug("%s: heard %r, sent %r %s", notice.name or report.mac, report.heard, report.sent, report.event)
+        report = notice.report  # its event becomes a line of the log where it is kept: not twice
+        log.debug("%s: heard %r, sent %r %s", notice.name or report.mac, report.heard, report.sent, report.event)
         self._report(report)
 
     # --- neighbours that answer no ARP ---

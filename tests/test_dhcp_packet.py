@@ -106,7 +106,7 @@ def test_packet_of_bytes(packet: Packet, data: bytes) -> None:
     assert list(parsed.options) == list(packet.options)
 
 
-# The options areas of pi-netboot captures: what the boards really send.
+# The options areas of captures of real boards: what they really send.
 PXE = b"\x3c\x20PXEClient:Arch:00000:UNDI:002001\xff"
 BOOT_ROM = bytes.fromhex("350101370c2b3c438081828384858687425d0200005e030102016111") + BOOT_ROM_GUID + PXE
 SECOND_STAGE = bytes.fromhex(

@@ -204,13 +204,23 @@ def test_only_what_healthy_boots_miss_is_missed_quietly(boot: Path, name: str, q
         (PermissionError(), Refusal(ErrorCode.ACCESS_VIOLATION, "access denied")),
         (OSError(errno.EMFILE, "Too many"), Refusal(ErrorCode.NOT_DEFINED, "Too many")),
         (OSError(), Refusal(ErrorCode.NOT_DEFINED, "the file cannot be read")),
+        (ValueError("no {x}"), Refusal(ErrorCode.NOT_DEFINED, "cannot be filled in: no {x}")),
+        (ValueError("x" * 300), Refusal(ErrorCode.NOT_DEFINED, f"cannot be filled in: {'x' * 179}")),
     ],
 )
-def test_trouble_is_an_answer(boot: Path, error: OSError, expected: Refusal) -> None:
+def test_trouble_is_an_answer(boot: Path, error: Exception, expected: Refusal) -> None:
     def fail(name: str, host: Host | None) -> bytes | None:
         raise error
 
     assert BootFiles(boot, fail).open("start4.elf", None) == expected
+
+
+def test_a_template_that_is_not_utf_8_is_refused(boot: Path) -> None:
+    (boot / "cmdline.txt").write_bytes(b"root=\xff")
+    files = BootFiles(boot, lambda name, _host: (boot / name).read_text(encoding="utf-8").encode())
+    answer = files.open("cmdline.txt", PI)
+    assert isinstance(answer, Refusal)
+    assert answer.reason.startswith("cannot be filled in: 'utf-8' codec can't decode byte 0xff")
 
 
 def test_a_boot_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -113,7 +113,10 @@ class OpenFile:
 
 
 class BootFiles:
-    """The boot folder. `render(name, host)` gives the text of a name (without prefix) for a Pi, or None: from disk."""
+    """The boot folder. `render(name, host)` gives the text of a name (without prefix) for a Pi, or None: from disk.
+
+    It may raise OSError and ValueError.
+    """
 
     def __init__(self, boot_dir: Path, render: Callable[[str, Host | None], bytes | None]) -> None:
         self.boot_dir = boot_dir
@@ -131,6 +134,8 @@ class BootFiles:
             return self._find(parts, host)
         except OSError as error:
             return _refusal(error, base)
+        except ValueError as error:  # UnicodeDecodeError: a template that is no UTF-8
+            return Refusal(ErrorCode.NOT_DEFINED, f"cannot be filled in: {error}"[:200])
 
     def _find(self, parts: list[str], host: Host | None) -> Content:
         own = None

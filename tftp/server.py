@@ -469,7 +469,7 @@ class TftpServer:
         # A Pi that has asked for more since has left this transfer by itself: a probe.
         moved_on = session.boot.requests > session.number
         if outcome is Outcome.FAILED or (outcome is Outcome.TIMEOUT and not moved_on):
-            log.info("%s: %s", host.name, text)
+            log.debug("%s: %s", host.name, text)  # whoever keeps the event logs it
             severity = Severity.ERROR if outcome is Outcome.FAILED else Severity.WARNING
             self._report(
                 Report(host.mac, sent=f"block {session.transfer.sent} of {name}", event=text, severity=severity)
