@@ -443,6 +443,8 @@ def test_boot_files_without_firmware_and_once_only(tmp_path: Path) -> None:
     assert fetched.returncode == 0, fetched.stderr
     files = {path.name: path for path in (tmp_path / "boot").iterdir()}
     assert "bootcode.bin" not in files
+    for name in ("config.txt", "cmdline.txt"):
+        assert files[name].read_bytes() == (INSTALL / "boot" / name).read_bytes()
     kernel = gzip.decompress(files["kernel8.img"].read_bytes())
     assert kernel[56:60] == b"ARM\x64"  # the mark of an arm64 kernel
     for ours, theirs in (("2710-rpi-3-b", "2837-rpi-3-b"), ("2710-rpi-3-b-plus", "2837-rpi-3-b-plus")):
@@ -453,8 +455,12 @@ def test_boot_files_without_firmware_and_once_only(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (0, "")
     assert files["kernel8.img"].stat().st_ino == before.st_ino
     files["bcm2711-rpi-4-b.dtb"].unlink()
+    files["config.txt"].unlink()
+    files["cmdline.txt"].write_text("edited")
     assert run(script, "--no-firmware", "--output", tmp_path / "boot").returncode == 0
     assert files["bcm2711-rpi-4-b.dtb"].exists()
+    assert files["config.txt"].exists()
+    assert files["cmdline.txt"].read_text() == "edited"
 
 
 @pytest.fixture

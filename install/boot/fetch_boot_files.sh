@@ -2,6 +2,7 @@
 # fetch_boot_files.sh [--output DIR] [--no-firmware] [--refresh]
 # Fetches what a Pi downloads before our installer runs, from Debian's packages: the kernel (kernel8.img), the device
 # trees, and the firmware of Pi 3 and 4. Does nothing when all is there; --refresh asks Debian for newer packages.
+# --output: another folder than this script's; the templates config.txt and cmdline.txt are copied there if it has none.
 # --no-firmware: kernel and device trees only (enough for a virtual Pi in QEMU, and for a Pi 5).
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -38,6 +39,15 @@ put() {
     names+=("$2")
 }
 
+# copy_templates: a boot folder elsewhere needs them too; one that is there may have been edited, and stays.
+copy_templates() {
+    local name
+    mkdir -p "$output"
+    for name in config.txt cmdline.txt; do
+        [ -e "$output/$name" ] || cp -- "$HERE/$name" "$output/$name"
+    done
+}
+
 fetch_kernel() {
     local kernel dtb name
     kernel=$(debian_kernel arm64) || exit 1
@@ -72,7 +82,6 @@ fetch_firmware() {
 
 fetch() {
     local -a names=()
-    mkdir -p "$output"
     fetch_kernel
     [ "$firmware" = no ] || fetch_firmware
     { printf 'firmware=%s\n' "$firmware"; printf '%s\n' "${names[@]}"; } >"$stamp.new"
@@ -82,6 +91,7 @@ fetch() {
     [ -z "${PIMAN_REFRESH:-}" ] || say "Now build the initramfs again: install/initram/create_initramfs.gz.sh"
 }
 
+copy_templates
 if [ -z "${PIMAN_REFRESH:-}" ] && is_complete; then exit 0; fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
