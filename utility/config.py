@@ -80,7 +80,7 @@ class Switch:
     snmp: SnmpAccess = SnmpAccess()
     off_time: float = 5.0
     protected_ports: frozenset[int] = frozenset()
-    driver: str = ""  # empty: found out from the switch
+    driver: str = "snmp"  # nothing else so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ class Config:
     ntp_servers: tuple[IPv4Address, ...] = ()  # empty: the server itself
     ports: Ports = Ports()
     services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp")
-    unknown_pis: str = "ignore"  # or "pool"
-    pool: tuple[IPv4Address, IPv4Address] | None = None  # first and last address for unknown Pis
+    unknown_pis: str = "ignore"  # nothing else so far
+    pool: tuple[IPv4Address, IPv4Address] | None = None  # addresses for unknown Pis: none so far
     snmp: SnmpAccess = SnmpAccess()
     monitoring: Monitoring = Monitoring()
     slack_webhook: str = field(default="", repr=False)
@@ -516,16 +516,6 @@ def _mask(text: str) -> int:
     return 32 - zeros.bit_length()
 
 
-def _range(text: str) -> tuple[IPv4Address, IPv4Address]:
-    first, dash, last = text.partition("-")
-    if not dash:
-        raise ValueError("expected FIRST-LAST, like 172.30.4.100-172.30.4.150")
-    both = _address(first.strip()), _address(last.strip())
-    if both[0] > both[1]:
-        raise ValueError("the first address comes after the last")
-    return both
-
-
 def _ports(text: str) -> frozenset[int]:
     """`7` or `1-4` -> the ports."""
     first, _, last = text.partition("-")
@@ -542,13 +532,28 @@ def _snmp_version(text: str) -> str:
     return _choice("1", "2c")(text)
 
 
+def _unknown_pis(text: str) -> str:
+    if text == "pool":
+        raise ValueError("not supported yet; use ignore")
+    return _choice("ignore")(text)
+
+
+def _pool(_text: str) -> None:
+    raise ValueError("not supported yet; remove the key, as unknown Pis are ignored")
+
+
+def _driver(text: str) -> str:
+    if text != "snmp":
+        raise ValueError("only snmp so far")
+    return text
+
+
 _PATH = _pattern(r"[^\x00-\x1f]{1,4096}", "a path")
 _INTERFACE = _pattern(r"[A-Za-z0-9_.-]{1,15}", "a network interface's name, like eth0")
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = _pattern(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "a domain name, like rack.example.org")
 # SWITCH on the command line is an address, a number or a name: a name must not look like the other two.
 _SWITCH_NAME = _pattern(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_-]{0,62})", "a name of letters, digits, - and _")
-_WORD = _pattern(r"[A-Za-z0-9_-]{1,63}", "one word")
 _COMMUNITY = _pattern(r"\S.{0,254}", "a community of 1 to 255 characters")
 
 
@@ -586,8 +591,8 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
         ntp_servers=top.values("ntp_servers", _address),
         ports=_read_ports(top.section("ports", _PORTS)),
         services=tuple(dict.fromkeys(services)) or SERVICES,
-        unknown_pis=top.value("unknown_pis", _choice("ignore", "pool"), "ignore"),
-        pool=top.value("pool", _range, None),
+        unknown_pis=top.value("unknown_pis", _unknown_pis, "ignore"),
+        pool=top.value("pool", _pool, None),
         snmp=snmp,
         monitoring=_read_monitoring(top.section("monitoring", (*_MONITORING, *_MONITORING_SECTIONS))),
         slack_webhook=top.value("slack_webhook", _text, ""),
@@ -597,7 +602,6 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
         return None
     _check_network(sheet, config)
     _check_pis(sheet, config)
-    _check_pool(sheet, config)
     return config
 
 
@@ -682,7 +686,7 @@ def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, n
         snmp=_read_snmp(section.section("snmp", _SNMP), snmp, number),
         off_time=section.value("off_time", _number(0.5, 300, " of seconds"), 5.0),
         protected_ports=frozenset().union(*section.values("protected_ports", _ports)),
-        driver=section.value("driver", _WORD, ""),
+        driver=section.value("driver", _driver, "snmp"),
     )
 
 
@@ -693,7 +697,7 @@ def _check_network(sheet: _Sheet, config: Config) -> None:
     _check_inside(sheet, "server_address", config.server_address, config.network)
     if config.router is not None:
         _check_inside(sheet, "router", config.router, config.network)
-    addresses: dict[tuple[IPv4Address, int], str] = {}
+    addresses: dict[IPv4Address, str] = {}
     names: dict[str, str] = {}
     for switch in config.switches:
         key = f"switches[{switch.index}]"
@@ -701,8 +705,7 @@ def _check_network(sheet: _Sheet, config: Config) -> None:
             _check_inside(sheet, key, switch.address, config.network)
             if switch.address == config.server_address:
                 sheet.wrong(key, f"{switch.address} is the server_address")
-            # Two agents may share an address where their ports differ.
-            twin = addresses.setdefault((switch.address, switch.snmp.port), key)
+            twin = addresses.setdefault(switch.address, key)
             if twin != key:
                 sheet.wrong(key, f"{switch.address} is already the address of {twin}{_line(sheet, twin)}")
         if switch.name and names.setdefault(switch.name.lower(), key) != key:
@@ -725,21 +728,6 @@ def _check_pis(sheet: _Sheet, config: Config) -> None:
         first = holders.setdefault(address, key)
         if first != key:
             sheet.wrong(key, f"{address} is already {first}{_line(sheet, first)}; give each Pi its own")
-
-
-def _check_pool(sheet: _Sheet, config: Config) -> None:
-    if config.pool is None:
-        refused = any(problem.key in ("pool", "PIMAN_POOL") for problem in sheet.problems)
-        if config.unknown_pis == "pool" and not refused:
-            sheet.wrong("unknown_pis", "`pool` also needs the addresses to give: pool: FIRST-LAST")
-        return
-    first, last = config.pool
-    for address in dict.fromkeys(config.pool):
-        _check_inside(sheet, "pool", address, config.network)
-    held = _holders(config) | {address: key for key, address in _pis(config)}
-    for address, key in held.items():
-        if first <= address <= last:
-            sheet.wrong("pool", f"holds {address}, which is {key}{_line(sheet, key)}")
 
 
 def _holders(config: Config) -> dict[IPv4Address, str]:
