@@ -1,7 +1,7 @@
 #!/bin/bash
 # tests/run.sh [--soak] [PYTEST ARGUMENTS]: the gate. Installs what the tests need, then format, lint, types, tests.
 # With arguments it runs only those tests (tests/run.sh tests/test_config.py -k port). --soak repeats the kills and
-# power cuts ten times as often.
+# power cuts ten times as often, and lets Hypothesis look for new examples.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -69,6 +69,7 @@ def test_what_boot_roms_write_is_understood(wire: bytes, packet: Packet) -> None
         b"\0\2file\0octet\0tsize\0",
         b"\0\6tsize\0",
         b"\0\6tsize\x001",
+        b"\0\6\0\0",  # acknowledges nothing
     ],
 )
 def test_malformed(wire: bytes) -> None:

@@ -127,7 +127,10 @@ def parse(datagram: bytes) -> Packet:
             # Some boot ROMs leave out the final NUL.
             return Error(number, datagram[4:].partition(b"\0")[0].decode("latin-1"))
         case Opcode.OACK:
-            return OptionAck(_parse_options(_strings(datagram[2:])))
+            options = _parse_options(_strings(datagram[2:]))
+            if not options:
+                raise PacketError("an OACK that acknowledges no option")
+            return OptionAck(options)
     raise PacketError(f"unknown opcode {opcode}")
 
 
