@@ -254,7 +254,7 @@ def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Servic
     except OSError as error:
         holders = [(port, holder) for port in ports if (holder := port_holder(port))]
         held = [f"port {port} is held by {holder}; stop it, or change `ports:`" for port, holder in holders]
-        raise Failure(f"{what}: {', '.join(held) or error}") from None
+        raise Failure(f"{what}: {', '.join(held) or error.strerror or error}") from None
 
 
 def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Service]:

@@ -7,6 +7,8 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from utility.service import Report, Stage, Waker, notify_systemd, run_services
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Worker:
@@ -214,3 +218,28 @@ def test_a_deaf_systemd_is_a_warning(
 def test_stages_are_in_the_order_of_a_boot_and_print_as_words() -> None:
     assert " ".join(Stage) == "discover lease firmware kernel hello format image boot up failed"
     assert Report("b8:27:eb:00:00:01").facts == {}
+
+
+def test_a_signal_that_another_thread_gets_is_not_lost() -> None:
+    """SIGTERM close behind SIGHUP goes to a thread that has nothing pending; the main one must still wake."""
+    program = """
+import threading, time
+from utility.service import run_services
+class Idle:
+    name = "idle"
+    def __init__(self): self.end = threading.Event()
+    def run(self): self.end.wait()
+    def stop(self): self.end.set()
+run_services([Idle() for _ in range(8)], lambda: None, lambda: print("ready", flush=True))
+"""
+    for _ in range(30):
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            try:
+                assert process.wait(timeout=10) == 0
+            finally:
+                process.kill()

@@ -96,6 +96,10 @@ class Waker:
     def fileno(self) -> int:
         return self._reader.fileno()
 
+    def writer_fileno(self) -> int:
+        """For signal.set_wakeup_fd: a byte written there wakes too."""
+        return self._writer.fileno()
+
     def wake(self) -> None:
         try:
             self._writer.send(b"\0")
@@ -181,6 +185,9 @@ def run_services(
     running = _Running(services)
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, running.on_signal) for number in handled}
+    # The kernel may hand a signal to any thread (a second one, while the first is pending, does go elsewhere), which
+    # would not end the main thread's select: so the signal itself writes to the waker.
+    wakeup = signal.set_wakeup_fd(running.waker.writer_fileno(), warn_on_full_buffer=False)
     try:
         for thread in running.threads:
             thread.start()
@@ -188,6 +195,7 @@ def run_services(
         running.wait(reload)
     finally:
         running.stop(grace)
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
         running.waker.close()
