@@ -74,6 +74,30 @@ class Report:
 Reporter = Callable[[Report], None]
 
 
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file that a Pi asked for over TFTP, after its transfer has ended.
+
+    size, done    bytes of the file, and of these what the Pi acknowledged
+    began         Unix time of the request
+    seconds       from the request to the end
+    resent        packets sent again
+    outcome       "complete", "aborted", "gone", "timeout", "failed", or "missing" where there was no such file
+    """
+
+    mac: str
+    name: str
+    size: int
+    done: int
+    began: float
+    seconds: float
+    resent: int
+    outcome: str
+
+
+FileRecorder = Callable[[FileRecord], None]
+
+
 class Service(Protocol):
     """A thread's work. The constructor binds; `run` returns after `stop`, or raises, which ends the process."""
 
