@@ -647,7 +647,7 @@ def reinstall(session: Session, targets: tuple[str, ...], wait: bool, timeout: f
         click.confirm(f"Erase the cards of {', '.join(t.label for t in chosen)} and install them anew?", abort=True)
     if not server_runs(config.state_dir):
         raise Failure("no server runs, so nobody would install them; start it with `piman server`")
-    by = os.environ.get("SUDO_USER") or os.environ.get("USER") or f"user {os.getuid()}"
+    by = os.environ.get("SUDO_USER") or whoami()
     with session.store(config, read_only=False) as store:
         began = time.time()
         macs = [target.host.mac for target in chosen if target.host]
@@ -940,6 +940,16 @@ def lab_shell(command: tuple[str, ...]) -> None:
         exec_in(directory, list(command) or [os.environ.get("SHELL", "/bin/sh")])
     except LabError as error:
         raise Failure(str(error)) from None
+
+
+def whoami() -> str:
+    """Who runs this, for the record: a cron job has no USER, and a container's user need not have a name."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def need(packages: Sequence[str]) -> None:

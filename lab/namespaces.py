@@ -128,7 +128,7 @@ def _child_in_new_world(pid: int) -> int | None:
 def exec_in(directory: Path, argv: Sequence[str]) -> NoReturn:
     """Replace this process by `argv` running in the world of the lab in `directory`; LabError where none runs."""
     pid = find_lab(directory)
-    command = ["nsenter", "--target", str(pid), "--net", "--mount", "--pid"]
+    command = ["nsenter", "--target", str(pid), "--net", "--mount", "--pid", "--root", "--wd"]
     if Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink():
         command += ["--user", "--preserve-credentials"]
     environment = {**os.environ, _INSIDE: "1"}
