@@ -842,6 +842,52 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
 
 
 @cli.command()
+@click.argument("macs", nargs=-1, metavar="MAC...")
+@click.option("--all", "every", is_flag=True, help="Every Raspberry Pi that asked for an address and is not known yet.")
+@click.option("--name", default="", help="Its hostname.")
+@click.option("--address", default="0.0.0.0", show_default=True, help="0.0.0.0: Piman picks a free one.")
+@click.pass_obj
+def adopt(session: Session, macs: tuple[str, ...], every: bool, name: str, address: str) -> None:
+    """Take unknown Pis in: write them into hosts.csv. They get their address when they next ask."""
+    config = session.config()
+    hosts = session.hosts(config)
+    if every:
+        with session.store(config) as store:
+            strangers = (row for row in store.pis() if not hosts.find(row.mac))
+            # What only a Raspberry Pi's boot loader tells of itself, and what the DHCP policy took for one.
+            macs += tuple(row.mac for row in strangers if row.facts.keys() & {"waiting", "model", "serial"})
+    if not macs:
+        raise Failure("nobody waits" if every else "name the MAC to adopt (`piman status` lists those that asked)")
+    if len(macs) > 1 and (name or address != "0.0.0.0"):
+        raise click.UsageError("--name and --address are for one Pi")
+    hosts = session.hosts(config, write=True)
+    for mac in macs:
+        host = add_host(hosts, mac, name, address)
+        click.echo(f"{host.mac} is {host.name} now, with {host.address}")
+
+
+def add_host(hosts: Hosts, mac: str, name: str, address: str) -> Host:
+    """Write one Pi into hosts.csv; every mistake is a Failure in words."""
+    from ipaddress import IPv4Address
+
+    from utility.config import ConfigError
+    from utility.hosts import parse_mac
+
+    try:
+        known = hosts.find(parse_mac(mac))
+        if known:
+            raise Failure(f"{known.mac} is in hosts.csv already, as {known.name}")
+        mac = parse_mac(mac)
+        return hosts.add(mac, IPv4Address(address), name or f"pi-{mac.replace(':', '')[-6:]}")
+    except ConfigError as error:
+        raise Failure(str(error)) from None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise Failure(f"hosts.csv could not be written: {error.strerror}") from None
+
+
+@cli.command()
 @click.argument("pi", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on as things happen, until Ctrl-C.")
 @click.option("-n", "--number", type=int, default=50, show_default=True, help="How many of the latest.")

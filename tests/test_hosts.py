@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utility.config import ConfigError, load_config
-from utility.hosts import HEADER, Host, Hosts, Plan, parse_hosts, parse_mac
+from utility.hosts import HEADER, UNASSIGNED, Host, Hosts, Plan, parse_hosts, parse_mac
 
 ROOT = Path(__file__).parent.parent
 A, B, C = "b8:27:eb:00:00:0a", "b8:27:eb:00:00:0b", "b8:27:eb:00:00:0c"
@@ -548,3 +548,39 @@ def test_any_bytes_are_hosts_or_a_report(data: bytes) -> None:
         return
     assert report.problems
     assert all(problem.line for problem in report.problems)
+
+
+def test_a_pi_is_added_at_the_end_and_the_rest_stays(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.csv"
+    path.write_text("# mine\nb8:27:eb:00:00:01;172.30.4.13;one;0", encoding="utf-8")  # no line ending
+    hosts = Hosts(path, PLAN)
+    added = hosts.add("b8:27:eb:00:00:02", hostname="two")
+    assert hosts.find("b8:27:eb:00:00:02") == added
+    assert added.address not in (UNASSIGNED, IPv4Address("172.30.4.13"))
+    want = f"# mine\nb8:27:eb:00:00:01;172.30.4.13;one;0\nb8:27:eb:00:00:02;{added.address};two;0\n"
+    assert path.read_text(encoding="utf-8") == want
+    given = hosts.add("b8:27:eb:00:00:03", IPv4Address("172.30.4.77"))
+    assert (given.address, given.hostname) == (IPv4Address("172.30.4.77"), "")
+
+
+def test_a_pi_is_not_added_where_that_would_be_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.csv"
+    path.write_text("b8:27:eb:00:00:01;172.30.4.13;one;0\n", encoding="utf-8")
+    hosts = Hosts(path, PLAN)
+    before = path.read_bytes()
+    for address, name in (("172.30.4.13", "two"), ("10.0.0.1", "two"), ("172.30.4.14", "one"), ("172.30.4.14", "a b")):
+        with pytest.raises(ConfigError, match=r"hosts\.csv:2"):
+            hosts.add("b8:27:eb:00:00:02", IPv4Address(address), name)
+    assert path.read_bytes() == before
+    path.write_text("nonsense\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"hosts\.csv:1"):
+        hosts.add("b8:27:eb:00:00:02")
+    with pytest.raises(ConfigError, match="mend it first"):
+        hosts.add("b8:27:eb:00:00:02")
+
+
+def test_a_file_that_changes_all_the_time_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = Hosts(tmp_path / "hosts.csv", PLAN)
+    monkeypatch.setattr(Hosts, "_replace", lambda _hosts, _data: False)
+    with pytest.raises(OSError, match="by others"):
+        hosts.add("b8:27:eb:00:00:02")

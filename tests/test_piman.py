@@ -17,6 +17,7 @@ import click
 import pytest
 
 import piman as piman_module
+from monitoring.fleet import Fleet
 from monitoring.store import Store
 from piman import (
     Failure,
@@ -33,7 +34,7 @@ from piman import (
 from utility.config import Config, load_config
 from utility.hosts import Hosts
 from utility.power_cycle import PortResult
-from utility.service import Severity
+from utility.service import Report, Severity
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """\
@@ -232,6 +233,43 @@ def test_an_edit_of_the_hosts_is_taken_over(folder: Path, server: subprocess.Pop
     while str(address) not in (folder / "hosts.csv").read_text():
         assert time.monotonic() < deadline, (folder / "hosts.csv").read_text()
         time.sleep(0.05)
+
+
+def test_unknown_pis_are_adopted(folder: Path, config: Config) -> None:
+    done = piman(folder, "adopt", "DC-A6-32-00-00-07")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "dc:a6:32:00:00:07 is pi-000007 now, with 127.0.0.2\n"
+    assert (folder / "hosts.csv").read_text() == HOSTS + "dc:a6:32:00:00:07;127.0.0.2;pi-000007;0\n"
+    assert piman(folder, "adopt", "dc:a6:32:00:00:08", "--name", "door", "--address", "127.0.4.16").returncode == 0
+    assert (folder / "hosts.csv").read_text().endswith("dc:a6:32:00:00:08;127.0.4.16;door;0\n")
+    config.state_dir.mkdir()
+    with Store(config.state_dir / "piman.db") as store:
+        fleet = Fleet(store, lambda _mac: None, time.time)
+        fleet.report(Report("e4:5f:01:00:00:09", heard="DHCPDISCOVER", facts={"serial": "91cdf03d"}))
+        fleet.report(Report("00:16:3e:00:00:01", heard="DHCPDISCOVER"))  # somebody's PC
+        fleet.flush(time.time())
+    done = piman(folder, "adopt", "--all")
+    assert done.stdout == "e4:5f:01:00:00:09 is pi-000009 now, with 127.0.0.3\n"
+    assert piman(folder, "adopt", "--all").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ([], 1, "name the MAC"),
+        (["b8:27:eb:00:00:01"], 1, "in hosts.csv already, as pi1"),
+        (["nonsense"], 2, "nonsense"),
+        (["dc:a6:32:00:00:07", "--address", "300.1.1.1"], 2, "300.1.1.1"),
+        (["dc:a6:32:00:00:07", "--address", "127.0.4.13"], 1, "hosts.csv:3"),
+        (["dc:a6:32:00:00:07", "--name", "pi1"], 1, "hosts.csv:3"),
+        (["dc:a6:32:00:00:07", "dc:a6:32:00:00:08", "--name", "two"], 2, "for one Pi"),
+    ],
+)
+def test_what_cannot_be_adopted(folder: Path, words: list[str], code: int, text: str) -> None:
+    done = piman(folder, "adopt", *words)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert (folder / "hosts.csv").read_text() == HOSTS
 
 
 def test_an_interrupted_reinstall_takes_its_orders_back(

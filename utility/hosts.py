@@ -7,6 +7,7 @@ No protocol and no log here; what is wrong with the file is raised as ConfigErro
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -54,6 +55,9 @@ def parse_mac(text: str) -> str:
         raise ValueError(f"{shown!r} is no MAC address; write it like b8:27:eb:01:02:03")
     digits = re.sub(r"[:.\-]", "", text.strip().lower())
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
+UNASSIGNED = IPv4Address(0)  # in the file: Piman picks one
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +352,27 @@ class Hosts:
         """
         with self._lock:
             self._save()
+
+    def add(self, mac: str, address: IPv4Address = UNASSIGNED, hostname: str = "") -> Host:
+        """Write a new line at the end of the file; an address is picked if none is given. Durable when it returns.
+
+        ConfigError where the line, or the file as it is, is wrong; OSError where it cannot be written.
+        """
+        with self._lock:
+            for _ in range(5):
+                problems = self._refresh()
+                if self._refused:
+                    raise ConfigError(problems or (Problem(self.path, 0, "", "is not in force; mend it first"),))
+                lines = "".join(self._table.lines)
+                if lines and not lines.endswith("\n"):
+                    lines += "\n"
+                data = f"{lines}{mac};{address};{hostname};0\n".encode()
+                table = parse_hosts(data, self._plan, self.path, self._table)
+                data = table.encode()
+                if self._replace(data):
+                    self._take_over(table, data)
+                    return table.by_mac[mac]
+            raise OSError(errno.EBUSY, f"{self.path} is being written by others all the time")
 
     # ---- below: with the lock held, or in the constructor
 
