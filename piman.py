@@ -131,117 +131,6 @@ def render_boot_text(config: Config) -> Callable[[str, Host | None], bytes | Non
     return render
 
 
-class Upkeep:
-    """The clockwork: re-reads hosts.csv, finds the stuck, and writes what the board learnt to the store."""
-
-    name = "upkeep"
-    interval = 0.25  # the board's rows reach other processes within this
-    flush_interval = 60.0  # last_seen in hosts.csv
-    ask_interval = 5.0
-    ask_after = 15.0  # in stage boot: by then the installer has made room for what it booted, or has rebooted
-
-    def __init__(self, fleet: Fleet, hosts: Hosts, store: Store) -> None:
-        self._fleet, self._hosts, self._store = fleet, hosts, store
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        next_flush = time.monotonic() + self.flush_interval
-        next_ask = 0.0
-        while not self._stopping.wait(self.interval):
-            self._fleet.tick(time.time())
-            self.reload()
-            if time.monotonic() >= next_ask:
-                next_ask = time.monotonic() + self.ask_interval
-                self._ask_the_booting()
-            if time.monotonic() >= next_flush:
-                next_flush = time.monotonic() + self.flush_interval
-                self._write_hosts()
-        self._fleet.flush(time.time())
-        self._write_hosts()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def reload(self) -> None:
-        """Take over hosts.csv if it changed; a broken one is told once and the last good one stays."""
-        for problem in self._hosts.check():
-            log.warning("hosts.csv is not taken over: %s", problem)
-
-    def _ask_the_booting(self) -> None:
-        """A Pi whose first words we missed (we were being restarted) would be silent until its lease is half over."""
-        from monitoring.client import answering
-
-        long_ago = time.time() - self.ask_after
-        rows = [row for row in self._fleet.snapshot() if row.stage is Stage.BOOT and row.since < long_ago]
-        asked = {row.address: row.mac for row in rows if row.address}
-        for address in answering(asked) if asked else ():
-            self._fleet.report(Report(asked[address], Stage.UP, heard="an answer on TCP", event="it answers"))
-
-    def _write_hosts(self) -> None:
-        try:
-            self._hosts.flush()
-        except OSError as error:
-            log.warning("hosts.csv could not be written: %s", error)
-
-
-class PowerRestorer:
-    """Turns on what a power cycle that died left off, as often as it takes: a switch may start slower than we do."""
-
-    name = "power"
-    interval = 5.0
-    patience = 30.0  # beyond the switch's off_time: a note younger than that is of a power cycle that still goes on
-
-    def __init__(self, config: Config, store: Store) -> None:
-        self._config, self._store = config, store
-        self._stopping = threading.Event()
-        self._told: set[str] = set()
-
-    def run(self) -> None:
-        self.restore()
-        while not self._stopping.wait(self.interval):
-            self.restore()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def restore(self) -> None:
-        """Try once each port that was noted long enough ago; what fails is told once and tried again."""
-        from monitoring.store import StoreError
-
-        switches = {str(switch.address): switch for switch in self._config.switches}
-        try:
-            for intent in self._store.intents():
-                switch = switches.get(intent.switch)
-                if (
-                    switch
-                    and time.time() - intent.when > switch.off_time + self.patience
-                    and not self._stopping.is_set()
-                ):
-                    self._restore(switch, intent.port)
-        except StoreError as error:
-            self._tell_once(str(error))
-
-    def _restore(self, switch: Switch, port: int) -> None:
-        from utility.power_cycle import restore_ports
-        from utility.snmp import Snmp, SnmpError
-
-        try:
-            with Snmp(switch) as snmp:
-                (result,) = restore_ports(snmp, [port], intents=PowerIntents(self._store, switch))
-        except SnmpError as error:
-            self._tell_once(str(error))
-            return
-        if result.ok:
-            log.warning("%s port %d was left off by a power cycle that died; it is on again", switch.address, port)
-        else:
-            self._tell_once(f"{switch.address} port {port} stays off: {result.text}")
-
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            log.warning("%s", text)
-
-
 def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Service:
     """Make a service; a port it cannot have is a Failure that says which port, who holds it and what to do."""
     from utility.service import port_holder
@@ -262,6 +151,7 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Serv
     from dhcp.policy import DhcpPolicy, DhcpSettings
     from dhcp.server import DhcpServer
     from monitoring.store import StoreError
+    from monitoring.upkeep import PowerRestorer, Upkeep
     from ntp.policy import NtpPolicy
     from ntp.server import NtpServer
     from tcp.image import ImageFile
@@ -538,6 +428,7 @@ def enter_lab() -> NoReturn:
 def server(session: Session) -> None:
     """Run everything: DHCP, TFTP, the installer's protocol, NTP."""
     from monitoring.fleet import Fleet
+    from monitoring.upkeep import Upkeep
     from utility.service import notify_systemd, run_services
 
     config = session.config()
@@ -562,21 +453,9 @@ def server(session: Session) -> None:
         log.info("stopped")
 
 
-class PowerIntents:
-    """Notes in the store which ports are off for a moment, so that a server can turn on what a dead process left."""
-
-    def __init__(self, store: Store, switch: Switch) -> None:
-        self._store, self._switch = store, str(switch.address)
-
-    def add(self, port: int) -> None:
-        self._store.add_intent(self._switch, port, time.time())
-
-    def clear(self, port: int) -> None:
-        self._store.clear_intent(self._switch, port)
-
-
 def cycle_switch(store: Store, targets: Sequence[Target]) -> list[tuple[Target, bool, str]]:
     """Power-cycle ports of one switch -> whether each was done, and words; a switch that fails fails them all."""
+    from monitoring.upkeep import PowerIntents
     from utility.power_cycle import power_cycle
     from utility.snmp import Snmp, SnmpError
 

@@ -21,8 +21,6 @@ from monitoring.fleet import Fleet
 from monitoring.store import Store
 from piman import (
     Failure,
-    PowerIntents,
-    PowerRestorer,
     find_switch,
     host_on,
     parse_ports,
@@ -33,7 +31,6 @@ from piman import (
 )
 from utility.config import Config, load_config
 from utility.hosts import Hosts
-from utility.power_cycle import PortResult
 from utility.service import Report, Severity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -286,29 +283,6 @@ def test_an_interrupted_reinstall_takes_its_orders_back(
     with Store(config.state_dir / "piman.db") as store:
         assert store.orders() == []
         assert [event.text for event in store.latest_events()][-1] == "reinstall cancelled: no power cycle"
-
-
-def test_a_port_left_off_is_tried_until_it_is_on(folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.state_dir.mkdir()
-    tries: list[tuple[int, bool]] = []
-
-    def restore_ports(_snmp: object, ports: list[int], intents: PowerIntents) -> list[PortResult]:
-        answers = len(tries) == 1
-        tries.append((ports[0], answers))
-        if answers:
-            intents.clear(ports[0])
-        return [PortResult(ports[0], answers, "on" if answers else "no answer")]
-
-    monkeypatch.setattr("utility.power_cycle.restore_ports", restore_ports)
-    with Store(config.state_dir / "piman.db") as store:
-        store.add_intent("127.0.4.254", 3, time.time() - 100)
-        store.add_intent("127.0.4.254", 4, time.time())  # a power cycle that goes on
-        store.add_intent("10.9.9.9", 5, time.time() - 100)  # no switch of ours
-        restorer = PowerRestorer(config, store)
-        for _ in range(3):
-            restorer.restore()
-        assert tries == [(3, False), (3, True)]
-        assert {(intent.switch, intent.port) for intent in store.intents()} == {("127.0.4.254", 4), ("10.9.9.9", 5)}
 
 
 @pytest.mark.parametrize(
