@@ -57,6 +57,7 @@ tcp/packet.py
 tcp/session.py
 ntp/packet.py
 ntp/policy.py
+monitoring/diagnosis.py
 utility/config.py
 utility/hosts.py
 PURE

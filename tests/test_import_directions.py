@@ -35,14 +35,14 @@ ONLY_IN = {
     "psutil": {"monitoring/monitoring_server.py"},  # it runs on the Pi
 }
 PACKET_FLOOR = tuple(f"{package}/packet.py" for package in sorted(PROTOCOLS))
-DECISION_FLOOR = ("dhcp/policy.py", "ntp/policy.py", "tftp/transfer.py", "tcp/session.py")
+DECISION_FLOOR = ("dhcp/policy.py", "ntp/policy.py", "tftp/transfer.py", "tcp/session.py", "monitoring/diagnosis.py")
 # What would bring sockets, clocks, files, logs or threads into the two floors that have none.
 OUTSIDE_WORLD = {
     "asyncio", "fcntl", "glob", "io", "logging", "mmap", "os", "random", "secrets", "select", "selectors",
     "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time",
 }  # fmt: skip
 # Names that the decision floor may take from utility: types without behaviour of their own.
-PLAIN = {"utility.hosts": {"Host", "parse_mac"}, "utility.service": {"Stage", "Severity", "Report"}}
+PLAIN = {"utility.hosts": {"Host", "parse_mac"}, "utility.service": {"FileRecord", "Report", "Severity", "Stage"}}
 
 
 def sources() -> list[str]:
