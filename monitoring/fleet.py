@@ -9,6 +9,11 @@ Rules, in the order in which `_take` applies them:
 4. A PXE DISCOVER begins a new boot, whatever the stage was; so does everything else that is believed.
 5. A stage that makes no progress within its deadline (STAGES) is stuck, and says what was expected.
 6. A change of stage is an event, told with the time the last stage took, unless the report brings its own words.
+7. A report without a MAC is the manager's own event.
+
+Beside the stage, what is seen of each boot is collected (`_Boot`), and looked at once a second by the rules of
+diagnosis.py: what they find is an event, once, and stays on the row until the Pi goes on. A boot is what comes between
+a power-on, or a DISCOVER after an earlier boot got anywhere, and `up`.
 """
 
 from __future__ import annotations
@@ -16,14 +21,15 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
+from monitoring.diagnosis import Boot, Finding, boot_summary, diagnose, duration, gravest
 from monitoring.store import Event, PiRow, Store, StoreError
 from utility.hosts import Host
-from utility.service import Report, Severity, Stage
+from utility.service import FileRecord, Report, Severity, Stage
 
 log = logging.getLogger("piman.fleet")
 
@@ -36,6 +42,12 @@ MAX_QUEUED_PER_PI = 200  # of them: one Pi that boots in a circle must not push 
 PROGRESS_INTERVAL = 0.25  # between two writes of a row where only a transfer went on
 REFRESH_INTERVAL = 2.0  # between two looks at hosts.csv for names and addresses
 PRUNE_INTERVAL = 60.0
+POWER_INTERVAL = 0.5  # between two looks for power-ons that a command has noted
+DIAGNOSE_INTERVAL = 1.0
+DIAGNOSE_FOR = 120.0  # after its last word nothing more is to be found out: every rule has fired by then
+RECENT = 600.0  # an older power-on, another DHCP server, a finding that was told: not about this boot
+MAX_FILES = 128  # of one boot; a real one has about 40
+MAX_STARTS = 16
 CLOCK_JUMP = 3600.0  # a gap between two ticks that is the clock's doing, not ours
 MAX_TEXT = 300
 MAX_FACTS = 32
@@ -77,6 +89,40 @@ NOT_BELIEVED: Mapping[Stage, frozenset[Stage]] = {
 }
 
 
+_DISCOVER, _LEASE = Stage.DISCOVER, Stage.LEASE  # looked at with each report: shorter to reach
+_ADVANCED = frozenset(Stage) - {Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE}
+# All that a boot ROM fetches. What it has loaded then asks for an address of its own, in the same boot.
+_ROM_FILES = frozenset({"bootcode.bin", "bootsig.bin"})
+
+
+@dataclass(slots=True)
+class _Boot:
+    """What was seen of a Pi's boot so far, as in diagnosis.Boot; the last five outlive it."""
+
+    began_at: float
+    powered_at: float = 0.0
+    discovers: int = 0
+    first_discover: float = 0.0
+    last_discover: float = 0.0
+    offers: int = 0
+    requested: bool = False
+    rom: bool = False
+    foreign: str = ""
+    asked_at: float = 0.0
+    entered: dict[Stage, float] = field(default_factory=dict)
+    files: deque[FileRecord] = field(default_factory=lambda: deque(maxlen=MAX_FILES))
+    advanced: bool = False  # so far that another DISCOVER is another boot
+    starting: bool = True  # the next file is the first since a DISCOVER
+    summed_up: bool = False
+    shown: Finding | None = None  # on the board
+    diagnosed_at: float = -math.inf
+    first_file: str = ""
+    starts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_STARTS))
+    had_kernel: bool = False
+    installs: int = 0
+    told: dict[int, float] = field(default_factory=dict)  # rule -> when
+
+
 @dataclass(slots=True)
 class _Pi:
     """A row that changes, and what is known beyond the row."""
@@ -102,6 +148,8 @@ class _Pi:
     stuck_at: float = 0.0
     saved_at: float = -math.inf
     urgent: bool = False  # more changed than the progress of a transfer
+    hint: str = ""
+    boot: _Boot | None = None
 
     def row(self) -> PiRow:
         return PiRow(
@@ -120,6 +168,7 @@ class _Pi:
             reason=self.reason,
             facts=dict(self.facts),
             updated=self.updated,
+            hint=self.hint,
         )
 
 
@@ -140,21 +189,46 @@ class Fleet:
         self._changed: dict[str, None] = {}
         self._forgotten: set[str] = set()
         self._events: list[Event] = []
+        self._files: list[FileRecord] = []
+        self._booting: dict[str, None] = {}  # whose boot is to be looked at
+        self._foreign, self._foreign_at = "", -math.inf
+        self._power_id = 0
         self._queued: Counter[str] = Counter()
         self._lost = 0
         self._outage = ""  # why the store does not take our rows; told once
-        now = clock()
+        self._began_at = now = clock()
         self._ticked_at = self._refreshed_at = now
-        self._pruned_at = -math.inf
+        self._pruned_at = self._looked_at = self._diagnosed_at = -math.inf
         for row in store.pis():
             self._load(row, now)
 
     def report(self, report: Report) -> None:
         """Put what a service saw on the board. Any thread; quick (no disk), never raises."""
         now = self._clock()
-        host = self._find(report.mac)
+        mac = report.mac
+        host = self._find(mac) if mac else None
         with self._lock:
-            self._take(report, host, now)
+            if mac:
+                self._take(report, host, now)
+            else:
+                self._take_own(report, now)
+
+    def power_on(self, mac: str, at: float) -> None:
+        """The port of a Pi was turned on at the Unix time `at`: what it does from now on is a new boot. Any thread."""
+        now, host = self._clock(), self._find(mac)
+        with self._lock:
+            if host is not None and 0 <= now - at < RECENT:
+                pi = self._pis.get(mac) or self._admit(mac, host, now)
+                assert pi is not None  # None is for strangers
+                self._name(pi, host, now)
+                self._power_on(pi, at)
+
+    def record_file(self, record: FileRecord) -> None:
+        """Keep what became of a file that a Pi asked for. Any thread; quick (no disk), never raises."""
+        with self._lock:
+            pi = self._pis.get(record.mac)
+            if pi is not None and pi.known:
+                self._take_file(pi, record)
 
     def tick(self, now: float) -> None:
         """Mark what is stuck, write what changed, forget old events. To be called about four times a second."""
@@ -165,6 +239,12 @@ class Fleet:
             self._allow_for_clock(now)
             for pi in self._pis.values():
                 self._judge(pi, now)
+        if not 0 <= now - self._looked_at < POWER_INTERVAL:
+            self._looked_at = now
+            self._look_for_power()
+        if not 0 <= now - self._diagnosed_at < DIAGNOSE_INTERVAL:
+            self._diagnosed_at = now
+            self._diagnose(now)
         self._write(now, everything=False)
 
     def flush(self, now: float) -> None:
@@ -196,24 +276,41 @@ class Fleet:
             return
         self._name(pi, host, now)
         if not pi.known:
-            self._note(pi, report, now)
-            self._unknown[pi.mac] = self._unknown.pop(pi.mac, None)  # to the end: heard last
-            if not pi.told:
-                pi.told = True
-                self._tell(now, pi.mac, report.severity, report.event or "a MAC that is not in hosts.csv")
-        elif report.stage in (None, pi.stage):
-            if self._note(pi, report, now) or self._count(pi, report):
-                self._go_on(pi, now)
-            if report.event:
-                self._tell(now, pi.mac, report.severity, report.event)
+            self._take_stranger(pi, report, now)
         else:
-            self._note(pi, report, now)
-            if self._believes(pi, report.stage):
-                self._enter(pi, report.stage, report, now)
-            elif report.event:
-                self._tell(now, pi.mac, report.severity, report.event)
+            stage = report.stage
+            if pi.hint and pi.boot is None:  # of before our start: what it says now decides whether it stays
+                self._begin(pi, now)
+            if stage is None or stage is _DISCOVER or stage is _LEASE:
+                self._witness(pi, report, now)
+            if stage is None or stage is pi.stage:
+                if self._note(pi, report, now) or self._count(pi, report):
+                    self._go_on(pi, now)
+                if report.event:
+                    self._tell(now, pi.mac, report.severity, report.event)
+            else:
+                self._note(pi, report, now)
+                if self._believes(pi, stage):
+                    self._enter(pi, stage, report, now)
+                elif report.event:
+                    self._tell(now, pi.mac, report.severity, report.event)
         pi.updated = now
         self._changed[pi.mac] = None
+
+    def _take_stranger(self, pi: _Pi, report: Report, now: float) -> None:
+        self._note(pi, report, now)
+        self._unknown[pi.mac] = self._unknown.pop(pi.mac, None)  # to the end: heard last
+        if not pi.told:
+            pi.told = True
+            self._tell(now, pi.mac, report.severity, report.event or "a MAC that is not in hosts.csv")
+
+    def _take_own(self, report: Report, now: float) -> None:
+        """What the manager saw of no Pi in particular."""
+        foreign = report.facts.get("foreign_dhcp")
+        if foreign:
+            self._foreign, self._foreign_at = _clean(foreign), now
+        if report.event:
+            self._tell(now, "", report.severity, report.event)
 
     def _admit(self, mac: str, host: Host | None, now: float) -> _Pi | None:
         """A place on the board for a MAC; None if it is unknown and the places for those are taken."""
@@ -239,6 +336,8 @@ class Fleet:
             return
         if host is None:
             pi.stage, pi.stuck, pi.reason, pi.done, pi.total = None, "", "", 0, 0
+            pi.hint, pi.boot = "", None
+            self._booting.pop(pi.mac, None)
             self._unknown[pi.mac] = None
         else:
             self._unknown.pop(pi.mac, None)
@@ -251,11 +350,16 @@ class Fleet:
         went_on = False
         if report.heard:
             heard = _clean(report.heard)
-            went_on = pi.stage is not None and STAGES[pi.stage].words and heard != pi.heard
-            pi.heard, pi.heard_at = heard, now
+            if heard != pi.heard:
+                went_on = pi.stage is not None and STAGES[pi.stage].words
+                pi.heard = heard
+            pi.heard_at = now
         if report.sent:
             pi.sent, pi.sent_at = _clean(report.sent), now
-        for key, value in ((_clean(key), _clean(value)) for key, value in report.facts.items()):
+        for raw, text in report.facts.items():
+            if pi.facts.get(raw) == text:  # nearly always: a board is the same in each of its messages
+                continue
+            key, value = _clean(raw), _clean(text)
             if key in pi.facts or len(pi.facts) < MAX_FACTS:
                 pi.urgent = pi.urgent or pi.facts.get(key) != value
                 pi.facts[key] = value
@@ -276,11 +380,17 @@ class Fleet:
 
     def _enter(self, pi: _Pi, stage: Stage, report: Report, now: float) -> None:
         """Begin a stage."""
-        text = report.event or (f"{stage} after {_duration(now - pi.since)}" if pi.stage else str(stage))
+        text = report.event or (f"{stage} after {duration(now - pi.since)}" if pi.stage else str(stage))
         failed = stage is Stage.FAILED
         severity = Severity.ERROR if failed and report.severity is Severity.INFO else report.severity
         pi.reason = _clean(report.event or report.heard or "no reason given") if failed else ""
         pi.done, pi.total = _number(report.done or 0), _number(report.total or 0)
+        boot = pi.boot or self._begin(pi, now)
+        boot.entered.setdefault(stage, now)
+        if stage in _ADVANCED:
+            boot.advanced = True
+            boot.installs = 0 if stage in (Stage.BOOT, Stage.UP) else boot.installs + (stage is Stage.FORMAT)
+        self._booting[pi.mac] = None
         pi.stage, pi.since, pi.progress_at, pi.stuck, pi.urgent = stage, now, now, "", True
         self._tell(now, pi.mac, severity, text)
 
@@ -288,7 +398,7 @@ class Fleet:
         pi.progress_at = now
         if pi.stuck:
             pi.stuck, pi.urgent = "", True
-            self._tell(now, pi.mac, Severity.INFO, f"goes on in {pi.stage}, stuck for {_duration(now - pi.stuck_at)}")
+            self._tell(now, pi.mac, Severity.INFO, f"goes on in {pi.stage}, stuck for {duration(now - pi.stuck_at)}")
 
     def _tell(self, now: float, mac: str, severity: Severity, text: str) -> None:
         """Queue an event for the next tick."""
@@ -298,14 +408,181 @@ class Fleet:
         self._queued[mac] += 1
         self._events.append(Event(0, now, mac, severity, _clean(text)))
 
-    # What time does (with the lock held)
+    # What is collected of a boot (with the lock held)
+
+    def _begin(self, pi: _Pi, now: float) -> _Boot:
+        """Another boot of a Pi."""
+        before = pi.boot
+        boot = _Boot(now)
+        if before is not None:
+            if pi.stage is Stage.BOOT:
+                self._sum_up(pi, before, self._seen(pi, before, ordered=False), now)
+            boot.first_file, boot.starts, boot.had_kernel = before.first_file, before.starts, before.had_kernel
+            boot.installs, boot.told, boot.rom = before.installs, before.told, before.rom
+        pi.boot = boot
+        self._booting[pi.mac] = None
+        return boot
+
+    def _power_on(self, pi: _Pi, at: float) -> None:
+        before = pi.boot
+        if before is not None and before.began_at >= at:  # it was quicker than the word of its power
+            before.powered_at = at
+            return
+        if before is None and pi.heard_at > at:  # it is long past, and nobody listened meanwhile
+            return
+        boot = self._begin(pi, at)
+        boot.powered_at = at
+        boot.starts, boot.had_kernel, boot.told = deque(maxlen=MAX_STARTS), False, {}
+        if before is not None and before.last_discover >= at:
+            boot.discovers, boot.first_discover, boot.last_discover = 1, before.last_discover, before.last_discover
+        if pi.hint:
+            pi.hint, pi.urgent = "", True
+        self._changed[pi.mac] = None
+
+    def _witness(self, pi: _Pi, report: Report, now: float) -> None:
+        """Count what is said by DHCP, before the report changes the stage."""
+        boot = pi.boot
+        if report.stage is _DISCOVER:
+            if boot is None or boot.advanced:
+                boot = self._begin(pi, now)
+            if not boot.discovers:
+                boot.first_discover = now
+            boot.discovers += 1
+            boot.last_discover = now
+            boot.starting = True
+            return
+        if boot is None:
+            return
+        heard = report.heard
+        if report.sent.startswith("DHCPOFFER"):
+            boot.offers += 1
+            boot.rom = boot.rom or report.stage is _LEASE  # it has what it is offered, without a REQUEST
+        elif heard.startswith("DHCPREQUEST to "):
+            boot.foreign = heard[len("DHCPREQUEST to ") :]
+        elif report.stage is _LEASE:
+            boot.requested, boot.rom = True, False
+        elif heard.startswith("DHCP"):
+            boot.asked_at = now
+
+    def _take_file(self, pi: _Pi, record: FileRecord) -> None:
+        name = _clean(record.name)
+        if name != record.name:
+            record = replace(record, name=name)
+        if len(self._files) < MAX_QUEUED:
+            self._files.append(record)
+        boot = pi.boot
+        if boot is None or record.began < boot.began_at:  # the end of a transfer that a boot before it began
+            return
+        boot.files.append(record)
+        name = name.rpartition("/")[2]
+        boot.advanced = boot.advanced or name not in _ROM_FILES
+        boot.had_kernel = boot.had_kernel or (record.outcome == "complete" and name.startswith("kernel"))
+        if boot.starting:
+            boot.starting = False
+            boot.first_file = boot.first_file or name
+            if name == boot.first_file:
+                boot.starts.append(record.began)
+
+    def _seen(self, pi: _Pi, boot: _Boot, ordered: bool) -> Boot:
+        """What the rules look at."""
+        recent = self._foreign if abs(boot.began_at - self._foreign_at) < RECENT else ""
+        return Boot(
+            name=pi.name,
+            stage=pi.stage,
+            model=pi.facts.get("model", ""),
+            rom=boot.rom,
+            ordered=ordered,
+            watched_at=self._began_at,
+            powered_at=boot.powered_at,
+            heard_at=pi.heard_at,
+            discovers=boot.discovers,
+            first_discover=boot.first_discover,
+            last_discover=boot.last_discover,
+            offers=boot.offers,
+            requested=boot.requested,
+            foreign=boot.foreign or recent,
+            asked_at=boot.asked_at,
+            entered=dict(boot.entered),
+            files=tuple(boot.files),
+            starts=tuple(boot.starts),
+            had_kernel=boot.had_kernel,
+            installs=boot.installs,
+        )
+
+    def _sum_up(self, pi: _Pi, boot: _Boot, seen: Boot, now: float) -> None:
+        """Tell how long a boot took, once."""
+        text = "" if boot.summed_up else boot_summary(seen)
+        if text:
+            boot.summed_up = True
+            self._tell(now, pi.mac, Severity.INFO, text)
+
+    # What time does
+
+    def _look_for_power(self) -> None:
+        """Learn of the ports that another process turned on."""
+        try:
+            found = self._store.power_ons(self._power_id)
+        except StoreError as error:
+            log.debug("no news of the power: %s", error)
+            return
+        for each in found:
+            self._power_id = each.id
+            self.power_on(each.mac, each.when)
+
+    def _diagnose(self, now: float) -> None:
+        """Let the rules look at every boot that goes on, outside the lock."""
+        if not self._booting:
+            return
+        try:
+            ordered = {order.mac for order in self._store.orders()}
+        except StoreError:
+            ordered = set()
+        with self._lock:
+            seen = [
+                (pi, pi.boot, self._seen(pi, pi.boot, pi.mac in ordered))
+                for pi in map(self._pis.__getitem__, self._booting)
+                if pi.boot and pi.boot.diagnosed_at <= max(pi.updated, pi.boot.began_at, self._began_at) + DIAGNOSE_FOR
+            ]
+        found = [(pi, boot, each, diagnose(each, now)) for pi, boot, each in seen]
+        with self._lock:
+            for pi, boot, each, findings in found:
+                if pi.boot is boot and pi.stage is each.stage:
+                    self._judge_boot(pi, boot, each, findings, now)
+
+    def _judge_boot(self, pi: _Pi, boot: _Boot, seen: Boot, findings: list[Finding], now: float) -> None:
+        """Tell what was found (with the lock held)."""
+        boot.diagnosed_at = now
+        for finding in findings:
+            if not 0 <= now - boot.told.get(finding.rule, -math.inf) < RECENT:
+                self._tell(now, pi.mac, finding.severity, str(finding))
+                boot.told[finding.rule] = now
+        self._show(pi, boot, gravest(findings))
+        if pi.stage is Stage.UP and pi.heard_at > boot.powered_at:
+            self._sum_up(pi, boot, seen, now)
+            boot.told.clear()
+            boot.had_kernel = False
+            self._booting.pop(pi.mac, None)
+        elif pi.stage is Stage.BOOT and pi.stuck:
+            self._sum_up(pi, boot, seen, now)
+
+    def _show(self, pi: _Pi, boot: _Boot, finding: Finding | None) -> None:
+        """Put a finding on the board (with the lock held)."""
+        before, boot.shown = boot.shown, finding
+        if finding and before and (finding.rule, finding.advice) == (before.rule, before.advice):
+            return  # only its seconds have grown
+        text = _clean(str(finding or ""))
+        if text != pi.hint:
+            pi.hint, pi.urgent = text, True
+            self._changed[pi.mac] = None
+
+    # (with the lock held)
 
     def _judge(self, pi: _Pi, now: float) -> None:
         """Mark a Pi whose stage is past its deadline."""
         if pi.stage is None or pi.stuck or now - pi.progress_at < STAGES[pi.stage].seconds:
             return
         expected = STAGES[pi.stage].expected
-        last = f"heard '{pi.heard}' {_duration(now - pi.heard_at)} ago" if pi.heard_at else "nothing heard"
+        last = f"heard '{pi.heard}' {duration(now - pi.heard_at)} ago" if pi.heard_at else "nothing heard"
         pi.stuck, pi.stuck_at, pi.urgent = f"{last}; expected {expected}", now, True
         self._changed[pi.mac] = None
         self._tell(now, pi.mac, Severity.WARNING, f"stuck in {pi.stage}: {pi.stuck}")
@@ -319,13 +596,17 @@ class Fleet:
         for pi in self._pis.values():
             pi.progress_at += gap
             pi.saved_at = -math.inf
+            if pi.boot is not None:  # what was measured by the old clock cannot be held against the new one
+                pi.boot, pi.hint, pi.urgent = None, "", True
+                self._changed[pi.mac] = None
+        self._booting.clear()
 
     # The store
 
     def _load(self, row: PiRow, now: float) -> None:
         pi = _Pi(row.mac, row.name, row.address, row.stage, row.since, row.heard, row.heard_at, row.sent, row.sent_at)
         pi.done, pi.total, pi.stuck, pi.reason = row.done, row.total, row.stuck, row.reason
-        pi.facts, pi.updated = dict(row.facts), row.updated
+        pi.facts, pi.updated, pi.hint = dict(row.facts), row.updated, row.hint
         pi.known, pi.told = bool(row.name), not row.name
         # The time that we were away counts for nobody: every deadline begins anew.
         pi.progress_at = pi.stuck_at = now
@@ -338,29 +619,29 @@ class Fleet:
         with self._writer:
             with self._lock:
                 due = [pi for mac in self._changed if _due(pi := self._pis[mac], now) or everything]
-                if not due and not self._events and not self._forgotten:
+                if not due and not self._events and not self._forgotten and not self._files:
                     return
                 for pi in due:
                     del self._changed[pi.mac]
                     pi.saved_at, pi.urgent = now, False
                 rows = [pi.row() for pi in due]
-                events, forgotten, lost = self._events, self._forgotten, self._lost
-                self._events, self._forgotten, self._lost = [], set(), 0
+                events, forgotten, lost, files = self._events, self._forgotten, self._lost, self._files
+                self._events, self._forgotten, self._lost, self._files = [], set(), 0, []
                 self._queued.clear()
             text = f"{lost} events were lost: more than could be kept"
             extra = [Event(0, now, "", Severity.WARNING, text)] if lost else []
             try:
-                self._store.save_board([*events, *extra], rows, forgotten)
+                self._store.save_board([*events, *extra], rows, forgotten, files)
             except StoreError as error:
                 self._take_back(events, lost, rows, forgotten, error)
                 return
             self._tell_log([*events, *extra])
-            self._prune(now, grown=bool(events))
+            self._prune(now, grown=bool(events or files))
 
     def _take_back(
         self, events: list[Event], lost: int, rows: list[PiRow], forgotten: set[str], error: StoreError
     ) -> None:
-        """Keep for the next tick what the store did not take; log an outage once."""
+        """Keep for the next tick what the store did not take, but for the files; log an outage once."""
         if not self._outage:
             log.error("the board is not being kept: %s", error)
         self._outage = str(error)
@@ -391,6 +672,7 @@ class Fleet:
         self._pruned_at = now
         try:
             self._store.prune_events()
+            self._store.prune_files()
         except StoreError as error:
             log.debug("old events stay for now: %s", error)
 
@@ -408,15 +690,3 @@ def _clean(text: str) -> str:
     """What a Pi said, fit for a table, a log line and the store: printable, and not too long."""
     text = text[:MAX_TEXT]
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
-
-
-def _duration(seconds: float) -> str:
-    """`3.2 s`, `63 s`, `4 min 10 s`, `3 h 12 min`, `5 d 3 h`."""
-    seconds = max(0.0, seconds)
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    for unit, size, below, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // part} {below}"
-    return f"{whole // 60} min {whole % 60} s"

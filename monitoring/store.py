@@ -1,8 +1,9 @@
-"""The state that outlives the process, in SQLite: events, board rows, install orders. All the SQL is here, no rule.
+"""The state that outlives the process, in SQLite: events, board rows, files, orders, leases. All the SQL, no rule.
 
 Who may do what: the server and any number of commands open the same file at once. Board rows and events are cheap
-(they survive a killed process; the last second of them may go when the machine loses power); orders and power
-intents are on the disk when the call returns. Errors: `StoreError`, a sentence with the file's name.
+(they survive a killed process; the last second of them may go when the machine loses power), and so are files, leases
+and power-on times; orders and power intents are on the disk when the call returns. Errors: `StoreError`, a sentence
+with the file's name.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
-from utility.service import Severity, Stage
+from utility.service import FileRecord, Severity, Stage
 
 log = logging.getLogger("piman.store")
 
 BUSY_SECONDS = 2.0  # how long one process waits for another's write
 KEEP_EVENTS_PER_PI = 1_000
 KEEP_EVENTS = 50_000
+KEEP_FILES_PER_PI = 200  # four or five boots
+KEEP_FILES = 20_000
 
 # Entry i brings a database of version i to version i + 1; the version is SQLite's user_version. Never edit an entry
 # that has been released: append one.
@@ -46,6 +49,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE intents (switch TEXT NOT NULL, port INTEGER NOT NULL, at REAL NOT NULL,
            PRIMARY KEY (switch, port))""",
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    ),
+    (
+        "ALTER TABLE pis ADD COLUMN hint TEXT NOT NULL DEFAULT ''",
+        """CREATE TABLE files (id INTEGER PRIMARY KEY AUTOINCREMENT, mac TEXT NOT NULL, name TEXT NOT NULL,
+           size INTEGER NOT NULL, done INTEGER NOT NULL, began REAL NOT NULL, seconds REAL NOT NULL,
+           resent INTEGER NOT NULL, outcome TEXT NOT NULL)""",
+        "CREATE INDEX files_by_mac ON files (mac, id)",
+        "CREATE TABLE leases (mac TEXT PRIMARY KEY, address TEXT NOT NULL UNIQUE, expires REAL NOT NULL)",
+        # The id grows with each power-on, also of the same Pi: the server follows it as a reader follows the events.
+        "CREATE TABLE powered (id INTEGER PRIMARY KEY AUTOINCREMENT, mac TEXT NOT NULL UNIQUE, at REAL NOT NULL)",
     ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -88,6 +101,7 @@ class PiRow:
     reason: str = ""  # why it failed, in stage FAILED
     facts: Mapping[str, str] = field(default_factory=dict)
     updated: float = 0.0
+    hint: str = ""  # what is wrong with its boot, and what to do; empty: nothing that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,24 @@ class Intent:
 
     switch: str
     port: int
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An address of the pool, and whose it is until the Unix time `expires`."""
+
+    mac: str
+    address: IPv4Address
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOn:
+    """The last time that a Pi's port was turned on. A Pi's next one has a greater id."""
+
+    id: int
+    mac: str
     when: float
 
 
@@ -305,25 +337,40 @@ class Store:
 
     def prune_events(self, per_pi: int = KEEP_EVENTS_PER_PI, in_all: int = KEEP_EVENTS) -> int:
         """Forget the oldest events beyond `per_pi` of one MAC and `in_all` together; return how many went."""
+        return self._prune("events", per_pi, in_all)
+
+    def _prune(self, table: str, per_pi: int, in_all: int) -> int:
         gone = 0
         with self._writing(durable=False) as db:
-            for (mac,) in db.execute("SELECT mac FROM events GROUP BY mac HAVING count(*) > ?", [per_pi]).fetchall():
-                sql = """DELETE FROM events WHERE mac = ?1 AND id <=
-                         (SELECT id FROM events WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
+            sql = f"SELECT mac FROM {table} GROUP BY mac HAVING count(*) > ?"
+            for (mac,) in db.execute(sql, [per_pi]).fetchall():
+                sql = f"""DELETE FROM {table} WHERE mac = ?1 AND id <=
+                          (SELECT id FROM {table} WHERE mac = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
                 gone += db.execute(sql, [mac, per_pi]).rowcount
-            sql = "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)"
+            sql = f"DELETE FROM {table} WHERE id <= (SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET ?)"
             gone += db.execute(sql, [in_all]).rowcount
         return gone
 
     # The board
 
-    def save_board(self, events: Iterable[Event], rows: Iterable[PiRow], forgotten: Iterable[str] = ()) -> None:
-        """Append events (their ids are given here), replace rows, drop the rows of `forgotten` MACs: all or nothing."""
+    def save_board(
+        self,
+        events: Iterable[Event],
+        rows: Iterable[PiRow],
+        forgotten: Iterable[str] = (),
+        files: Iterable[FileRecord] = (),
+    ) -> None:
+        """Append events (their ids are given here) and files, replace rows, drop the rows of `forgotten` MACs.
+
+        All or nothing.
+        """
         with self._writing(durable=False) as db:
             _insert_events(db, events)
             db.executemany("DELETE FROM pis WHERE mac = ?", ((mac,) for mac in forgotten))
-            sql = f"INSERT OR REPLACE INTO pis ({_PI_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            sql = f"INSERT OR REPLACE INTO pis ({_PI_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
             db.executemany(sql, (_pi_values(row) for row in rows))
+            sql = f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+            db.executemany(sql, (_file_values(each) for each in files))
 
     def save_pi(self, row: PiRow) -> None:
         """Replace what is kept of one Pi."""
@@ -332,6 +379,47 @@ class Store:
     def pis(self) -> list[PiRow]:
         """Every row, in the order of the MACs."""
         return [_pi_row(each) for each in self._read(f"SELECT {_PI_COLUMNS} FROM pis ORDER BY mac")]
+
+    # Files that the Pis fetched
+
+    def files(self, mac: str, limit: int = 200) -> list[FileRecord]:
+        """The newest `limit` files of one Pi, in the order in which they ended."""
+        sql = f"SELECT {_FILE_COLUMNS} FROM files WHERE mac = ? ORDER BY id DESC LIMIT ?"
+        return [_file(each) for each in _typed(self._read(sql, [mac, limit])[::-1])]
+
+    def prune_files(self, per_pi: int = KEEP_FILES_PER_PI, in_all: int = KEEP_FILES) -> int:
+        """Forget the oldest files beyond `per_pi` of one MAC and `in_all` together; return how many went."""
+        return self._prune("files", per_pi, in_all)
+
+    # Leases of the pool
+
+    def save_lease(self, mac: str, address: IPv4Address, expires: float) -> None:
+        """Keep a lease in place of the one `mac` had, and of the one another had of that address."""
+        with self._writing(durable=False) as db:
+            sql = "INSERT OR REPLACE INTO leases (mac, address, expires) VALUES (?,?,?)"
+            db.execute(sql, [mac, str(address), expires])
+
+    def forget_lease(self, mac: str) -> None:
+        """`mac` has no lease any more; no error where it had none."""
+        with self._writing(durable=False) as db:
+            db.execute("DELETE FROM leases WHERE mac = ?", [mac])
+
+    def leases(self) -> list[Lease]:
+        """Every lease that is kept, run out or not, in the order of the MACs."""
+        rows = self._read("SELECT mac, address, expires FROM leases ORDER BY mac")
+        return [Lease(mac, IPv4Address(address), float(expires)) for mac, address, expires in _typed(rows)]
+
+    # When ports were turned on
+
+    def add_power_on(self, mac: str, when: float) -> None:
+        """Note that the port of the Pi `mac` was turned on at `when`, for the server to learn of."""
+        with self._writing(durable=False) as db:
+            db.execute("INSERT OR REPLACE INTO powered (mac, at) VALUES (?,?)", [mac, when])
+
+    def power_ons(self, after: int = 0) -> list[PowerOn]:
+        """The last power-on of each Pi, of those with an id above `after`, in order."""
+        rows = self._read("SELECT id, mac, at FROM powered WHERE id > ? ORDER BY id", [after])
+        return [PowerOn(int(number), mac, float(at)) for number, mac, at in _typed(rows)]
 
     # Install orders
 
@@ -398,8 +486,9 @@ class Store:
 
 _EVENTS = "SELECT id, at, mac, severity, text FROM events"
 _PI_COLUMNS = (
-    "mac, name, address, stage, since, heard, heard_at, sent, sent_at, done, total, stuck, reason, facts, updated"
+    "mac, name, address, stage, since, heard, heard_at, sent, sent_at, done, total, stuck, reason, facts, updated, hint"
 )
+_FILE_COLUMNS = "mac, name, size, done, began, seconds, resent, outcome"
 _STAGES = {str(stage): stage for stage in Stage}
 
 
@@ -447,7 +536,7 @@ def _pi_values(row: PiRow) -> tuple[object, ...]:
         row.sent,
         row.sent_at,
     )
-    return (*begun, row.done, row.total, row.stuck, row.reason, facts, row.updated)
+    return (*begun, row.done, row.total, row.stuck, row.reason, facts, row.updated, row.hint)
 
 
 def _pi_row(values: tuple[object, ...]) -> PiRow:
@@ -468,4 +557,15 @@ def _pi_row(values: tuple[object, ...]) -> PiRow:
         reason=row[12],
         facts=json.loads(row[13]),
         updated=float(row[14]),
+        hint=row[15],
     )
+
+
+def _file_values(file: FileRecord) -> tuple[object, ...]:
+    begun = (file.mac, file.name, file.size, file.done)
+    return (*begun, file.began, file.seconds, file.resent, file.outcome)
+
+
+def _file(row: tuple[str, ...]) -> FileRecord:
+    mac, name, size, done, began, seconds, resent, outcome = row
+    return FileRecord(mac, name, int(size), int(done), float(began), float(seconds), int(resent), outcome)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitoring import fleet as fleet_module
+from monitoring.diagnosis import Boot, Finding, diagnose
 from monitoring.fleet import NOT_BELIEVED, STAGES, Fleet, PiState
-from monitoring.store import Event, PiRow, Store, StoreError
+from monitoring.store import Event, Order, PiRow, PowerOn, Store, StoreError
 from utility.hosts import Host
-from utility.service import Report, Severity, Stage
+from utility.service import FileRecord, Report, Severity, Stage
 
 MAC = "b8:27:eb:00:00:01"
 OTHER = "b8:27:eb:00:00:02"
@@ -66,11 +67,27 @@ class Breakable(Store):
     writes = 0
     prunes = 0
 
-    def save_board(self, events: Iterable[Event], rows: Iterable[PiRow], forgotten: Iterable[str] = ()) -> None:
+    def save_board(
+        self,
+        events: Iterable[Event],
+        rows: Iterable[PiRow],
+        forgotten: Iterable[str] = (),
+        files: Iterable[FileRecord] = (),
+    ) -> None:
         if self.broken:
             raise StoreError(self.broken)
         self.writes += 1
-        super().save_board(events, rows, forgotten)
+        super().save_board(events, rows, forgotten, files)
+
+    def orders(self) -> list[Order]:
+        if self.broken:
+            raise StoreError(self.broken)
+        return super().orders()
+
+    def power_ons(self, after: int = 0) -> list[PowerOn]:
+        if self.broken:
+            raise StoreError(self.broken)
+        return super().power_ons(after)
 
     def prune_events(self, per_pi: int = 1_000, in_all: int = 50_000) -> int:
         self.prunes += 1
@@ -424,7 +441,7 @@ class TestKeeping:
     ) -> None:
         world.report(mac=STRANGER, heard="x")
 
-        def refuse(events: Iterable[Event], rows: Iterable[PiRow], forgotten: Iterable[str] = ()) -> None:
+        def refuse(*_: object) -> None:
             with world.fleet._lock:
                 world.fleet._forget(STRANGER)
             raise StoreError("full")
@@ -501,6 +518,377 @@ def test_many_threads(world: World) -> None:
     assert world.store.pis() == world.fleet.snapshot()
 
 
+def file(name: str, began: float, outcome: str = "complete", mac: str = MAC, size: int = 1000) -> FileRecord:
+    return FileRecord(mac, name, size, size if outcome == "complete" else 0, began, 0.5, 0, outcome)
+
+
+class TestBoots:
+    """What is collected of a boot, and what comes of it; the rules themselves are in test_diagnosis."""
+
+    def discover(self, world: World, offer: str = "172.30.4.13", **facts: str) -> None:
+        world.report(Stage.DISCOVER, heard="DHCPDISCOVER", facts=facts)
+        if offer:
+            world.report(sent=f"DHCPOFFER {offer}")
+
+    def rom_discovers(self, world: World, times: int = 1) -> None:
+        """A Pi 3's boot ROM: each OFFER is a lease to it."""
+        for _ in range(times):
+            world.report(Stage.DISCOVER, heard="DHCPDISCOVER")
+            world.tick(1.2)
+            world.report(Stage.LEASE, sent="DHCPOFFER 172.30.4.13")
+            world.tick(3.8)
+
+    def lease(self, world: World) -> None:
+        world.report(Stage.LEASE, heard="DHCPREQUEST 172.30.4.13 (selecting)", sent="DHCPACK 172.30.4.13")
+
+    def fetch(self, world: World, *names: str, outcome: str = "complete") -> None:
+        for name in names:
+            stage = Stage.KERNEL if name.startswith(("kernel", "init")) else Stage.FIRMWARE
+            world.report(stage, heard=f"RRQ {name}")
+            world.fleet.record_file(file(name, world.now, outcome))
+            world.tick(0.5)
+
+    def boot(self, world: World, *names: str) -> None:
+        self.discover(world)
+        world.now += 1
+        self.lease(world)
+        self.fetch(world, *(names or ("start4.elf", "config.txt", "cmdline.txt", "kernel8.img", "initramfs.gz")))
+
+    def warnings(self, world: World) -> list[str]:
+        return [each.text for each in world.store.events(MAC, limit=10**6) if each.severity is not Severity.INFO]
+
+    def test_a_boot_is_summed_up_when_its_system_is_heard(self, world: World) -> None:
+        world.fleet.power_on(MAC, world.now)
+        world.tick(5)
+        self.boot(world)
+        world.tick(18)
+        world.report(Stage.HELLO, heard="HELLO 2")
+        world.report(Stage.FORMAT)
+        world.tick(12)
+        world.report(Stage.BOOT, heard="IS_FORMATTED")
+        world.tick(10)
+        assert not [text for text in world.told() if text.startswith("booted in")]
+        world.report(Stage.UP, heard="NTP request")
+        world.tick(1)
+        text = "booted in 48 s: link 5.0 s, address 1.0 s, 5 files 0.0 MB in 2.5 s, kernel to hello 18 s, install 12 s"
+        assert world.told()[-1].replace("5.0 kB", "0.0 MB") == f"{text}, its own system 10 s"
+        world.tick(500)
+        world.report(Stage.UP, heard="NTP request")
+        world.tick(1)
+        assert len([text for text in world.told() if text.startswith("booted in")]) == 1
+        assert self.warnings(world) == []
+        assert world.pi().hint == ""
+
+    def test_a_boot_whose_system_stays_silent_is_summed_up_too_and_once(self, world: World) -> None:
+        self.boot(world)
+        world.report(Stage.HELLO)
+        world.report(Stage.BOOT)
+        world.tick(181)
+        assert world.pi().stuck
+        world.tick(1)
+        assert world.told()[-1].startswith("brought to boot its card in 3.5 s: address 1.0 s, 5 files")
+        world.report(Stage.UP, heard="DHCPREQUEST")
+        world.tick(1)
+        assert len([text for text in world.told() if "5 files" in text]) == 1
+
+    def test_a_boot_that_the_next_one_ends_is_summed_up(self, world: World) -> None:
+        self.boot(world)
+        world.report(Stage.HELLO)
+        world.report(Stage.BOOT)
+        world.now += 20
+        self.boot(world)
+        assert len([text for text in world.told() if text.startswith("brought to boot its card in 3.5 s")]) == 1
+
+    def test_power_and_no_word_is_told_once_and_goes_when_it_speaks(self, world: World) -> None:
+        world.fleet.power_on(MAC, world.now)
+        for _ in range(89):
+            world.tick(1)
+        assert (world.pi().hint, world.pi().stage) == ("", None)
+        for _ in range(600):
+            world.tick(1)
+        assert world.kept().hint.startswith("power for 90 s and not a word: no network in BOOT_ORDER")
+        (told,) = world.told()
+        assert told == world.pi().hint
+        assert world.store.events(MAC)[0].severity is Severity.WARNING
+        self.discover(world)
+        world.tick(1)
+        assert world.kept().hint.startswith("no DISCOVER for 11 min 29 s after power-on (1 DISCOVER since")
+        self.lease(world)
+        self.fetch(world, "start4.elf", "config.txt")
+        world.tick(1)
+        assert world.kept().hint == ""
+        assert len(self.warnings(world)) == 2
+
+    def test_power_that_another_process_turned_on(self, world: World) -> None:
+        world.report(Stage.UP, heard="NTP request")
+        world.tick(1000)
+        with Store(world.store.path) as other:
+            other.add_power_on(MAC, world.now)
+            other.add_power_on(STRANGER, world.now)
+        world.tick(0.5)
+        world.tick(88)
+        assert not world.pi().hint
+        world.tick(2)
+        assert world.pi().hint.startswith("power for 90 s")
+        with Store(world.store.path) as other:
+            other.add_power_on(MAC, world.now)
+        world.tick(1)
+        assert world.pi().hint == ""
+        assert [each.mac for each in world.fleet.snapshot()] == [MAC]
+
+    def test_the_word_of_the_power_comes_after_the_first_discover(self, world: World) -> None:
+        at = world.now
+        world.tick(0.5)
+        self.discover(world)
+        world.fleet.power_on(MAC, at)
+        world.tick(0.5)
+        world.report(Stage.LEASE, heard="DHCPREQUEST x")
+        world.report(Stage.HELLO)
+        world.report(Stage.UP)
+        world.tick(1)
+        assert world.told()[-1] == "booted in 1.0 s: link 0.5 s, address 0.5 s"
+
+    def test_the_word_of_the_power_comes_after_a_discover_that_began_no_boot(self, world: World) -> None:
+        self.rom_discovers(world, 5)
+        world.tick(16)
+        assert world.pi().hint.startswith("sent 5 DISCOVERs and is silent")
+        assert [each.text for each in world.store.events(MAC) if each.severity is Severity.ERROR] == [world.pi().hint]
+        at = world.now
+        world.now += 0.3
+        self.discover(world, offer="")
+        world.fleet.power_on(MAC, at)
+        world.tick(1)
+        assert not world.pi().hint
+        self.lease(world)
+        self.fetch(world, "start4.elf")
+        world.report(Stage.HELLO)
+        world.report(Stage.UP)
+        world.tick(1)
+        assert "link 0.3 s" in world.told()[-1]
+
+    def test_power_of_long_ago_and_of_strangers_is_nothing(self, world: World) -> None:
+        world.fleet.power_on(MAC, world.now - 600)
+        world.fleet.power_on(MAC, world.now + 10)
+        world.fleet.power_on(STRANGER, world.now)
+        assert world.fleet.snapshot() == []
+
+    def test_a_restart_of_the_manager_blames_nobody(self, world: World) -> None:
+        world.fleet.power_on(MAC, world.now)
+        world.store.add_power_on(MAC, world.now)
+        world.now += 40
+        world.store.add_power_on(OTHER, world.now - 6)
+        world.report(Stage.DISCOVER, OTHER, "DHCPDISCOVER")
+        world.tick(20)
+        world.fleet = world.open()
+        for _ in range(89):
+            world.tick(1)
+        assert self.warnings(world) == []
+        for _ in range(5):
+            world.tick(1)
+        assert world.pi().hint.startswith("power for 2 min 30 s and not a word")
+        assert not world.pi(OTHER).hint
+
+    def test_what_was_wrong_before_a_restart_stays_until_the_pi_speaks(self, world: World) -> None:
+        world.report(Stage.UP, heard="NTP request")
+        world.tick(1)
+        world.fleet.power_on(MAC, world.now)
+        world.tick(91)
+        world.fleet = world.open()
+        world.tick(1)
+        assert world.pi().hint.startswith("power for 91 s")
+        world.report(Stage.UP, heard="NTP request")
+        world.tick(1)
+        assert world.pi().hint == ""
+
+    def test_a_boot_rom_loads_another_loader_in_the_same_boot(self, world: World) -> None:
+        for again in range(5):
+            self.rom_discovers(world)
+            self.fetch(world, "bootcode.bin")
+            self.fetch(world, "bootsig.bin", outcome="missing")
+            self.rom_discovers(world)
+            self.fetch(world, "start.elf", "config.txt", "cmdline.txt", "kernel8.img", "initramfs.gz")
+            world.tick(30)
+            assert bool(world.pi().hint) == (again >= 3)
+        (told,) = self.warnings(world)
+        assert told.startswith("started 4 times in 2 min")
+        assert "the kernel comes and panics" in told
+
+    def test_a_finding_is_told_again_after_a_good_boot_and_after_power(self, world: World) -> None:
+        for again in range(3):
+            self.discover(world)
+            self.fetch(world, "start4.elf", "start.elf", outcome="missing")
+            world.tick(5)
+            assert "start4.elf, which the boot folder" in world.pi().hint
+            assert len(self.warnings(world)) == 1, again
+        world.fleet.power_on(MAC, world.now)
+        assert world.pi().hint == ""
+        self.discover(world)
+        self.fetch(world, "start4.elf", outcome="missing")
+        world.tick(5)
+        assert len(self.warnings(world)) == 2
+        self.boot(world)
+        world.tick(1)
+        assert world.pi().hint == ""
+        world.report(Stage.HELLO)
+        world.report(Stage.UP)
+        world.tick(1)
+        self.discover(world)
+        self.fetch(world, "start4.elf", outcome="missing")
+        world.tick(5)
+        assert len(self.warnings(world)) == 3
+
+    def test_offers_that_are_not_taken(self, world: World) -> None:
+        for _ in range(4):
+            self.discover(world, model="Pi 4")
+            world.tick(8)
+        assert world.pi().hint.startswith("4 DISCOVERs, 4 OFFERs of ours, and nothing after")
+
+    @pytest.mark.parametrize("whose", ["its own word", "the manager's"])
+    def test_another_dhcp_server(self, world: World, whose: str) -> None:
+        self.discover(world)
+        if whose == "its own word":
+            world.report(heard="DHCPREQUEST to 10.0.0.1")
+        else:
+            world.report(mac="", event="another DHCP server", facts={"foreign_dhcp": "10.0.0.1"})
+        world.tick(11)
+        assert world.pi().hint.startswith("another DHCP server, 10.0.0.1, answers")
+
+    def test_an_installer_that_has_an_address_and_is_not_let_through(self, world: World) -> None:
+        self.boot(world)
+        world.tick(10)
+        world.report(heard="DHCPDISCOVER")
+        world.report(heard="DHCPREQUEST 172.30.4.13 (selecting)")
+        for _ in range(61):
+            world.tick(1)
+        assert "TCP connection to port 3333" in world.pi().hint
+        world.report(Stage.HELLO)
+        world.tick(1)
+        assert not world.pi().hint
+
+    def test_an_installer_that_starts_over(self, world: World) -> None:
+        for again in range(3):
+            self.boot(world)
+            world.report(Stage.HELLO)
+            world.report(Stage.FORMAT)
+            world.report(Stage.IMAGE, done=again, total=9)
+            world.tick(200)
+        assert world.pi().hint.startswith("the installer began 3 times")
+        world.report(Stage.BOOT)
+        world.tick(1)
+        assert not world.pi().hint
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    def test_a_card_that_is_booted_without_asking(self, world: World, ordered: bool) -> None:
+        world.report(Stage.UP, heard="NTP request")
+        if ordered:
+            world.store.order_install(MAC, world.now, "teacher")
+        world.tick(10)
+        world.fleet.power_on(MAC, world.now)
+        world.tick(25)
+        world.report(Stage.UP, heard="DHCPREQUEST")
+        world.tick(1)
+        assert "booted the system on its card and did not ask us" in world.told()[-1]
+        assert bool(world.pi().hint) == ordered
+        assert len(self.warnings(world)) == ordered
+
+    def test_the_end_of_a_transfer_of_the_boot_before(self, world: World) -> None:
+        self.discover(world)
+        self.fetch(world, "start4.elf")
+        began = world.now
+        world.now += 10
+        self.discover(world)
+        world.fleet.record_file(file("kernel8.img", began, "failed"))
+        world.tick(1)
+        assert not world.pi().hint
+        assert [each.name for each in world.store.files(MAC)] == ["start4.elf", "kernel8.img"]
+
+    def test_files_are_kept_of_known_pis_alone(self, world: World) -> None:
+        world.report(mac=STRANGER, heard="x")
+        world.report(Stage.UP)
+        world.fleet.record_file(file("S/a\n\ud800", 1.0))
+        world.fleet.record_file(file("a", 1.0, mac=STRANGER))
+        world.fleet.record_file(file("a", 1.0, mac=OTHER))
+        world.tick()
+        assert [each.name for each in world.store.files(MAC)] == ["S/a??"]
+        assert world.store.files(STRANGER) == world.store.files(OTHER) == []
+
+    def test_files_of_an_outage_are_few(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fleet_module, "MAX_QUEUED", 5)
+        world.report(Stage.UP)
+        for i in range(9):
+            world.fleet.record_file(file(f"{i}", 1.0))
+        world.tick()
+        assert len(world.store.files(MAC)) == 5
+
+    def test_an_outage_of_the_store_stops_no_finding(self, world: World) -> None:
+        world.store.broken = "full"
+        world.fleet.power_on(MAC, world.now)
+        world.tick(91)
+        assert world.pi().hint
+        world.store.broken = ""
+        world.tick(1)
+        assert world.kept().hint
+        assert len(world.told()) == 1
+
+    def test_a_clock_that_is_set_ends_what_was_measured_with_it(self, world: World) -> None:
+        world.fleet.power_on(MAC, world.now)
+        world.report(Stage.UP, OTHER)
+        world.tick(3e7)
+        world.tick(91)
+        assert not world.pi().hint
+        assert world.told() == []
+
+    def test_one_that_is_taken_out_of_hosts_csv(self, world: World) -> None:
+        world.fleet.power_on(MAC, world.now)
+        world.tick(91)
+        del world.hosts[MAC]
+        world.tick(3)
+        assert world.kept().hint == ""
+        world.tick(91)
+        assert len(world.told()) == 1
+
+    def test_nothing_is_looked_at_for_ever(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        looked = []
+
+        def look(boot: Boot, now: float) -> list[Finding]:
+            looked.append(now)
+            return diagnose(boot, now)
+
+        monkeypatch.setattr(fleet_module, "diagnose", look)
+        self.discover(world)
+        for _ in range(1000):
+            world.tick(1)
+        assert 110 < len(looked) < 130
+        self.discover(world)
+        world.tick(1)
+        assert looked[-1] == world.now
+
+    def test_a_boot_that_changes_while_it_is_looked_at(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        def late(boot: Boot, now: float) -> list[Finding]:
+            self.lease(world)
+            return diagnose(boot, now)
+
+        world.fleet.power_on(MAC, world.now)
+        world.tick(30)
+        self.discover(world)
+        with monkeypatch.context() as slow:
+            slow.setattr(fleet_module, "diagnose", late)
+            world.tick(1)
+        assert not world.pi().hint  # it was in another stage
+        world.tick(1)
+        assert world.pi().hint.startswith("no DISCOVER for 30 s")
+
+
+class TestTheManagersOwn:
+    def test_an_event_and_no_row(self, world: World) -> None:
+        world.report(mac="", event="another DHCP server,\n10.0.0.1", severity=Severity.WARNING)
+        world.report(mac="", heard="nothing")
+        world.tick()
+        (event,) = world.store.events("")
+        assert (event.text, event.severity) == ("another DHCP server,?10.0.0.1", Severity.WARNING)
+        assert world.fleet.snapshot() == world.store.pis() == []
+
+
 class Boards(RuleBasedStateMachine):
     """Whatever is reported, in whatever order: the board is legal and the store follows it."""
 
@@ -514,7 +902,7 @@ class Boards(RuleBasedStateMachine):
     @rule(
         mac=macs,
         stage=st.sampled_from([None, *Stage]),
-        heard=st.sampled_from(["", "a", "b"]),
+        heard=st.sampled_from(["", "a", "DHCPDISCOVER", "DHCPREQUEST to 10.0.0.1"]),
         event=st.sampled_from(["", "told"]),
         done=st.none() | st.integers(-(2**70), 2**70),
     )
@@ -530,6 +918,18 @@ class Boards(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.25, 20.0, 61.0, 200.0, 4000.0, -1000.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.tick(seconds)
+
+    @rule(mac=macs, ago=st.sampled_from([0.0, 1.0, 700.0]))
+    def power(self, mac: str, ago: float) -> None:
+        self.world.fleet.power_on(mac, self.world.now - ago)
+
+    @rule(
+        mac=macs,
+        name=st.sampled_from(["bootcode.bin", "start4.elf", "S/kernel8.img", "initramfs.gz", ""]),
+        outcome=st.sampled_from(["complete", "timeout", "missing", "failed", "aborted"]),
+    )
+    def record(self, mac: str, name: str, outcome: str) -> None:
+        self.world.fleet.record_file(file(name, self.world.now, outcome, mac))
 
     @rule(mac=macs)
     def hosts_change(self, mac: str) -> None:
@@ -553,7 +953,7 @@ class Boards(RuleBasedStateMachine):
             assert not pi.stuck or pi.stage not in (None, Stage.UP, Stage.FAILED)
             assert bool(pi.reason) == (pi.stage is Stage.FAILED)
             assert 0 <= pi.done < 2**63
-            assert pi.name or pi.stage is None
+            assert pi.name or (pi.stage, pi.hint) == (None, "")
 
     def teardown(self) -> None:
         self.world.store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -19,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitoring import store as store_module
-from monitoring.store import SCHEMA_VERSION, Event, Intent, Order, PiRow, Store, StoreError
-from utility.service import Severity, Stage
+from monitoring.store import SCHEMA_VERSION, Event, Intent, Lease, Order, PiRow, PowerOn, Store, StoreError
+from utility.service import FileRecord, Severity, Stage
 
 MAC = "b8:27:eb:00:00:01"
 OTHER = "b8:27:eb:00:00:02"
@@ -40,7 +41,9 @@ FULL_ROW = PiRow(
     reason="none yet",
     facts={"model": "Raspberry Pi 3", "größe": "ünicode"},
     updated=4.5,
+    hint="power for 90 s and not a word",
 )
+FILE = FileRecord(MAC, "kernel8.img", 9, 8, 1.5, 2.5, 3, "timeout")
 
 
 @pytest.fixture
@@ -129,7 +132,7 @@ class TestBoard:
     )
     @settings(max_examples=50)
     def test_any_row(self, text: str, stage: Stage | None, number: int, when: float, facts: dict[str, str]) -> None:
-        row = PiRow(MAC, text, None, stage, when, text, when, text, when, number, number, text, text, facts, when)
+        row = PiRow(MAC, text, None, stage, when, text, when, text, when, number, number, text, text, facts, when, text)
         assert store_module._pi_row(store_module._pi_values(row)) == row
 
     def test_rows_go(self, store: Store) -> None:
@@ -144,6 +147,71 @@ class TestBoard:
             store.add_event(MAC, 1.0, Severity.INFO, "\ud800")
         assert store.events() == []
         store.save_pi(FULL_ROW)  # and the store goes on
+
+
+class TestFiles:
+    def test_come_back_as_they_went_in(self, store: Store) -> None:
+        other = dataclasses.replace(FILE, mac=OTHER)
+        more = [dataclasses.replace(FILE, name=f"file {i}") for i in range(3)]
+        store.save_board([], [], [], [FILE, other, *more])
+        assert store.files(MAC) == [FILE, *more]
+        assert store.files(MAC, limit=2) == more[1:]
+        assert store.files(OTHER) == [other]
+        assert store.files("") == []
+
+    def test_go_or_stay_with_the_rest_of_the_board(self, store: Store) -> None:
+        with pytest.raises(StoreError):
+            store.save_board([Event(0, 1.0, MAC, Severity.INFO, "x")], [], [], [dataclasses.replace(FILE, size=2**70)])
+        assert store.events() == []
+
+    def test_the_newest_of_each_pi_and_of_all_are_kept(self, store: Store) -> None:
+        batch = [dataclasses.replace(FILE, mac=mac, name=f"{i}") for i, mac in enumerate([MAC, MAC, MAC, OTHER, MAC])]
+        store.save_board([], [], [], batch)
+        assert store.prune_files(per_pi=2, in_all=2) == 3
+        assert [each.name for each in store.files(MAC)] == ["4"]
+        assert [each.name for each in store.files(OTHER)] == ["3"]
+
+    def test_the_limits_are_the_documented_ones(self, store: Store) -> None:
+        batch = [dataclasses.replace(FILE, mac=f"{i % 150}") for i in range(25_000)]
+        store.save_board([], [], [], [*batch, *[FILE] * 210])
+        store.prune_files()
+        assert len(store.files(MAC, limit=10**6)) == 200
+        assert store._read("SELECT count(*) FROM files") == [(20_000,)]
+
+
+class TestLeases:
+    def test_one_of_each_pi_and_one_of_each_address(self, store: Store) -> None:
+        first, second = IPv4Address("172.30.4.100"), IPv4Address("172.30.4.101")
+        store.save_lease(MAC, first, 10.5)
+        store.save_lease(OTHER, second, 20.0)
+        assert store.leases() == [Lease(MAC, first, 10.5), Lease(OTHER, second, 20.0)]
+        store.save_lease(MAC, first, 30.0)  # renewed
+        assert store.leases()[0].expires == 30.0
+        store.save_lease(MAC, second, 40.0)  # the other's had run out
+        assert store.leases() == [Lease(MAC, second, 40.0)]
+        store.forget_lease(OTHER)
+        store.forget_lease(MAC)
+        assert store.leases() == []
+
+    def test_outlive_the_process(self, path: Path) -> None:
+        with Store(path) as store:
+            store.save_lease(MAC, IPv4Address("172.30.4.100"), 10.5)
+        with Store(path, read_only=True) as store:
+            assert store.leases() == [Lease(MAC, IPv4Address("172.30.4.100"), 10.5)]
+
+
+def test_power_ons_are_followed_by_their_id(store: Store, path: Path) -> None:
+    with Store(path) as another:
+        another.add_power_on(MAC, 1.0)
+        another.add_power_on(OTHER, 2.0)
+        first = store.power_ons()
+        assert [(each.mac, each.when) for each in first] == [(MAC, 1.0), (OTHER, 2.0)]
+        assert store.power_ons(first[-1].id) == []
+        another.add_power_on(OTHER, 3.0)  # the newest one again
+        (news,) = store.power_ons(first[-1].id)
+        assert news == PowerOn(first[-1].id + 1, OTHER, 3.0)
+        another.add_power_on(MAC, 4.0)
+        assert [each.mac for each in store.power_ons()] == [OTHER, MAC]
 
 
 class TestOrders:
@@ -278,6 +346,22 @@ class TestOpening:
             with pytest.raises(StoreError, match="a newer version"):
                 Store(path, read_only)
         assert not list(path.parent.glob("*corrupt*"))
+
+    def test_the_first_version_is_brought_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as before:
+            before.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:1])
+            before.setattr(store_module, "SCHEMA_VERSION", 1)
+            with Store(path) as store:
+                store.order_install(MAC, 1.0, "a")
+                sql = "INSERT INTO pis VALUES (?, 'pi1', '', 'up', 1, '', 0, '', 0, 0, 0, '', '', '{}', 2)"
+                with store._writing(durable=True) as db:
+                    db.execute(sql, [MAC])
+        with Store(path) as store:
+            assert store.pis() == [PiRow(MAC, "pi1", stage=Stage.UP, since=1.0, updated=2.0)]
+            assert [each.mac for each in store.orders()] == [MAC]
+            store.save_pi(FULL_ROW)
+            assert store.pis() == [FULL_ROW]
+            assert (store.files(MAC), store.leases(), store.power_ons()) == ([], [], [])
 
     def test_a_migration_that_fails_leaves_the_old_version(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Store(path).close()
