@@ -29,6 +29,8 @@ def health(row: PiRow) -> str:
     """What an operator should know in a word or a sentence."""
     if row.stage == "failed":
         return f"failed: {row.reason}" if row.reason else "failed"
+    if row.hint:  # it says why, where `stuck` says only what was to come
+        return row.hint
     if row.stuck:
         return f"stuck: {row.stuck}"
     return "ok"
@@ -38,7 +40,7 @@ def progress_line(name: str, row: PiRow | None) -> str:
     """One Pi while it is installed: its name, stage, progress and trouble; None: nothing was heard yet."""
     if row is None:
         return f"{name:<12} waiting"
-    trouble = health(row) if row.stage == "failed" or row.stuck else ""
+    trouble = health(row) if _in_trouble(row) else ""
     return f"{name:<12} {row.stage or '-':<10} {progress(row):<24} {trouble}".rstrip()
 
 
@@ -63,17 +65,27 @@ def status_table(
         known = (host.name, host.mac, str(host.address), f"{place[0]}/{place[1]}" if place else "-")
         order = "reinstall ordered" if host.mac in ordered else ""
         if row is None or not row.stage:
-            lines.append((*known, "-", "", "never", "-", order or "-"))
+            lines.append((*known, "-", "", "never", "-", (row.hint if row else "") or order or "-"))
             continue
         heard = age(now - row.heard_at) if row.heard_at else "never"
-        trouble = health(row) if row.stage == "failed" or row.stuck else order or "ok"
+        trouble = health(row) if _in_trouble(row) else order or "ok"
         lines.append((*known, row.stage, progress(row), heard, row.facts.get("image") or "-", trouble))
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    for row in by_mac.values():
-        what = row.facts.get("model") or row.heard or "asked for an address"
-        text.append(f"unknown: {row.mac}  {what}  {age(now - row.heard_at)} ago; to adopt it, add it to hosts.csv")
-    return text
+    return [*text, *(_stranger(row, now) for row in by_mac.values())]
+
+
+def _in_trouble(row: PiRow) -> bool:
+    return bool(row.stage == "failed" or row.hint or row.stuck)
+
+
+def _stranger(row: PiRow, now: float) -> str:
+    """One that hosts.csv does not know; `waiting`: its requests are held until somebody adopts it."""
+    begin = "waiting for approval" if row.facts.get("waiting") == "yes" else "unknown"
+    serial = row.facts.get("serial", "")
+    known = (row.facts.get("vendor"), row.facts.get("model"), serial and f"serial {serial}")
+    what = "  ".join(each for each in known if each) or row.heard or "asked for an address"
+    return f"{begin}: {row.mac}  {what}  {age(now - row.heard_at)} ago; adopt with: piman adopt {row.mac}"
 
 
 def status_json(
@@ -104,6 +116,7 @@ def status_json(
                 "sent_at": row.sent_at or None if row else None,
                 "stuck": row.stuck or None if row else None,
                 "reason": row.reason or None if row else None,
+                "hint": row.hint or None if row else None,
                 "facts": dict(row.facts) if row else {},
             }
         )

@@ -53,7 +53,30 @@ def test_the_table_has_every_pi_of_the_hosts_and_then_the_unknown() -> None:
     assert "0/1          image   5.0/20.0 MB 25 %  5 s    rootfs-1  ok" in lines[1]
     assert lines[2].endswith("failed: no SD card")
     assert lines[3].endswith("never  -         reinstall ordered")
-    assert lines[4] == "unknown: dc:a6:32:00:00:09  DHCPDISCOVER  10 min ago; to adopt it, add it to hosts.csv"
+    assert lines[4] == "unknown: dc:a6:32:00:00:09  DHCPDISCOVER  10 min ago; adopt with: piman adopt dc:a6:32:00:00:09"
+
+
+def test_who_waits_for_approval_and_what_is_known_of_a_stranger() -> None:
+    facts = {"waiting": "yes", "vendor": "Raspberry Pi", "model": "Pi 4", "serial": "91cdf03d"}
+    waits, adopt = "dc:a6:32:00:00:08", "adopt with: piman adopt"
+    rows = [PiRow(waits, heard="DHCPDISCOVER", heard_at=988.0, facts=facts), PiRow("02:00:00:00:00:01")]
+    rows.append(PiRow("dc:a6:32:00:00:07", heard="DHCPDISCOVER", heard_at=999.0, facts={"model": "Pi 5"}))
+    assert status_table(rows, [], {}, (), now=1000.0)[1:] == [
+        f"waiting for approval: {waits}  Raspberry Pi  Pi 4  serial 91cdf03d  12 s ago; {adopt} {waits}",
+        f"unknown: 02:00:00:00:00:01  asked for an address  17 min ago; {adopt} 02:00:00:00:00:01",
+        f"unknown: dc:a6:32:00:00:07  Pi 5  1 s ago; {adopt} dc:a6:32:00:00:07",
+    ]
+
+
+def test_what_is_wrong_with_a_boot_is_told_in_place_of_what_was_to_come() -> None:
+    hint = "sent 5 DISCOVERs and is silent; `piman restart pi1`"
+    row = PiRow(HOSTS[0].mac, "pi1", HOSTS[0].address, Stage.DISCOVER, stuck="nothing heard", hint=hint)
+    assert health(row) == hint
+    assert progress_line("pi1", row).endswith(hint)
+    assert status_table([row], HOSTS[:1], {}, {HOSTS[0].mac}, 1000.0)[1].endswith(hint)
+    never = PiRow(HOSTS[0].mac, "pi1", hint="power for 90 s and not a word")
+    assert status_table([never], HOSTS[:1], {}, (), 1000.0)[1].endswith("never  -      power for 90 s and not a word")
+    assert health(PiRow("x", stage=Stage.FAILED, reason="no SD card", hint=hint)) == "failed: no SD card"
 
 
 def test_the_json_keys_are_the_same_for_every_pi() -> None:
@@ -63,4 +86,5 @@ def test_the_json_keys_are_the_same_for_every_pi() -> None:
     assert (first["switch"], first["port"], first["stage"], first["done"]) == (0, 1, "image", 5_000_000)
     assert (second["name"], second["stage"], second["reason"]) == ("172.30.4.14", "failed", "no SD card")
     assert (never["stage"], never["heard_at"], never["ordered"]) == (None, None, True)
+    assert (first["hint"], never["hint"]) == (None, None)
     assert (unknown["known"], unknown["name"], unknown["mac"]) == (False, None, "dc:a6:32:00:00:09")
