@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -89,7 +90,8 @@ NOT_BELIEVED: Mapping[Stage, frozenset[Stage]] = {
 }
 
 
-_DISCOVER, _LEASE = Stage.DISCOVER, Stage.LEASE  # looked at with each report: shorter to reach
+_DISCOVER, _LEASE, _WARNING = Stage.DISCOVER, Stage.LEASE, Severity.WARNING  # of each report: shorter to reach
+_SERVER = re.compile(r"another DHCP server, ([0-9.]+)")
 _ADVANCED = frozenset(Stage) - {Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE}
 # All that a boot ROM fetches. What it has loaded then asks for an address of its own, in the same boot.
 _ROM_FILES = frozenset({"bootcode.bin", "bootsig.bin"})
@@ -306,9 +308,7 @@ class Fleet:
 
     def _take_own(self, report: Report, now: float) -> None:
         """What the manager saw of no Pi in particular."""
-        foreign = report.facts.get("foreign_dhcp")
-        if foreign:
-            self._foreign, self._foreign_at = _clean(foreign), now
+        self._hear_of_server(report, now)
         if report.event:
             self._tell(now, "", report.severity, report.event)
 
@@ -442,6 +442,8 @@ class Fleet:
     def _witness(self, pi: _Pi, report: Report, now: float) -> None:
         """Count what is said by DHCP, before the report changes the stage."""
         boot = pi.boot
+        if report.severity is _WARNING:
+            self._hear_of_server(report, now)
         if report.stage is _DISCOVER:
             if boot is None or boot.advanced:
                 boot = self._begin(pi, now)
@@ -463,6 +465,12 @@ class Fleet:
             boot.requested, boot.rom = True, False
         elif heard.startswith("DHCP"):
             boot.asked_at = now
+
+    def _hear_of_server(self, report: Report, now: float) -> None:
+        """Note another DHCP server: it is told of now and then, and concerns every Pi."""
+        found = _SERVER.search(report.event)
+        if found:
+            self._foreign, self._foreign_at = found[1], now
 
     def _take_file(self, pi: _Pi, record: FileRecord) -> None:
         name = _clean(record.name)

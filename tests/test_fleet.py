@@ -743,13 +743,17 @@ class TestBoots:
             world.tick(8)
         assert world.pi().hint.startswith("4 DISCOVERs, 4 OFFERs of ours, and nothing after")
 
-    @pytest.mark.parametrize("whose", ["its own word", "the manager's"])
-    def test_another_dhcp_server(self, world: World, whose: str) -> None:
+    @pytest.mark.parametrize(
+        "report",
+        [
+            Report(MAC, heard="DHCPREQUEST to 10.0.0.1"),
+            Report("", event="another DHCP server, 10.0.0.1 (x), answers", severity=Severity.WARNING),
+            Report(OTHER, event="another DHCP server, 10.0.0.1 (x), offered it y", severity=Severity.WARNING),
+        ],
+    )
+    def test_another_dhcp_server(self, world: World, report: Report) -> None:
         self.discover(world)
-        if whose == "its own word":
-            world.report(heard="DHCPREQUEST to 10.0.0.1")
-        else:
-            world.report(mac="", event="another DHCP server", facts={"foreign_dhcp": "10.0.0.1"})
+        world.fleet.report(report)
         world.tick(11)
         assert world.pi().hint.startswith("another DHCP server, 10.0.0.1, answers")
 
