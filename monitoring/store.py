@@ -174,7 +174,8 @@ class Store:
         if not self.path.is_file():
             raise StoreError(f"{self.path}: there is no state here yet; the server makes it at its first start")
         try:
-            return self._connect("mode=ro")
+            with self._not_while_opening():
+                return self._connect("mode=ro")
         except sqlite3.OperationalError as error:
             # A WAL database needs its -wal and -shm files, which a reader without rights to the folder cannot make.
             # With no -wal there is no writer and nothing pending: the file alone is the whole truth.
@@ -210,6 +211,20 @@ class Store:
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def _not_while_opening(self) -> Iterator[None]:
+        """Wait for a process that makes or migrates the file: half-way it has no version that could be read."""
+        try:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # a folder that may not be listed: then without
+            yield
+            return
+        try:
+            fcntl.flock(folder, fcntl.LOCK_SH)
             yield
         finally:
             os.close(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -373,6 +374,25 @@ class TestOpening:
             with pytest.raises(StoreError, match="syntax error"):
                 Store(path)
         Store(path).close()
+
+    def test_a_reader_waits_for_the_one_who_makes_the_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        half_way, go_on = threading.Event(), threading.Event()
+
+        def slowly(db: sqlite3.Connection) -> contextlib.AbstractContextManager[None]:
+            half_way.set()
+            go_on.wait(10)
+            return transaction(db)
+
+        transaction = store_module._transaction
+        monkeypatch.setattr(store_module, "_transaction", slowly)
+        writer = threading.Thread(target=lambda: Store(path).close())
+        writer.start()
+        assert half_way.wait(10)
+        threading.Timer(0.1, go_on.set).start()
+        with Store(path, read_only=True) as store:
+            assert go_on.is_set()
+            assert store.pis() == []
+        writer.join()
 
     def test_many_at_once_on_a_new_file(self, path: Path) -> None:
         failures: list[Exception] = []
