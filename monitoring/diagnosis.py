@@ -47,7 +47,7 @@ LOOP_STARTS, LOOP_TIME = 4, 600.0
 INSTALLS = 3
 
 _FETCHING = frozenset({Stage.FIRMWARE, Stage.KERNEL})
-_BEFORE_HELLO = frozenset({Stage.DISCOVER, Stage.LEASE, *_FETCHING})
+BEFORE_HELLO = frozenset({Stage.DISCOVER, Stage.LEASE, *_FETCHING})
 _ALWAYS = frozenset(Stage)
 
 
@@ -274,9 +274,7 @@ def _missing(boot: Boot, now: float) -> Finding | None:
     for needed in NEEDED:
         asked = [name for name in outcomes if needed.names.fullmatch(name)]
         if asked and not any(outcomes[name] for name in asked):
-            text = (
-                f"asked for {' and '.join(asked[:3])}, which the boot folder (boot_dir) has not: it cannot boot without"
-            )
+            text = f"asked for {' and '.join(asked[:3])}, and cannot boot: the boot folder (boot_dir) does not have it"
             return Finding(text, needed.advice, Severity.ERROR)
     return None
 
@@ -356,7 +354,7 @@ def _no_hello(boot: Boot, now: float) -> Finding | None:
 
 def _loop(boot: Boot, now: float) -> Finding | None:
     starts = [start for start in boot.starts if start > now - LOOP_TIME]
-    if boot.stage not in _BEFORE_HELLO or len(starts) < LOOP_STARTS:
+    if boot.stage not in BEFORE_HELLO or len(starts) < LOOP_STARTS:
         return None
     text = f"started {len(starts)} times in {duration(starts[-1] - starts[0])}"
     if boot.had_kernel:
@@ -381,7 +379,7 @@ RULES = (
     Rule(5, _took_foreign_offer),
     Rule(6, _answer_not_taken),
     Rule(7, _no_file),
-    Rule(8, _missing, _BEFORE_HELLO),
+    Rule(8, _missing, BEFORE_HELLO),
     Rule(9, _large_config, _FETCHING),
     Rule(10, _too_many_blocks, _FETCHING),
     Rule(11, _not_readable, _FETCHING),

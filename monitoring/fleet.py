@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from monitoring.diagnosis import Boot, Finding, boot_summary, diagnose, duration, gravest
+from monitoring.diagnosis import BEFORE_HELLO, Boot, Finding, boot_summary, diagnose, duration, gravest
 from monitoring.store import Event, PiRow, Store, StoreError
 from utility.hosts import Host
 from utility.service import FileRecord, Report, Severity, Stage
@@ -46,6 +46,7 @@ PRUNE_INTERVAL = 60.0
 POWER_INTERVAL = 0.5  # between two looks for power-ons that a command has noted
 DIAGNOSE_INTERVAL = 1.0
 DIAGNOSE_FOR = 120.0  # after its last word nothing more is to be found out: every rule has fired by then
+STILL_WRONG = 60.0  # what was wrong with one try is shown in the next, until it goes further or for so long
 RECENT = 600.0  # an older power-on, another DHCP server, a finding that was told: not about this boot
 MAX_FILES = 128  # of one boot; a real one has about 40
 MAX_STARTS = 16
@@ -99,7 +100,7 @@ _ROM_FILES = frozenset({"bootcode.bin", "bootsig.bin"})
 
 @dataclass(slots=True)
 class _Boot:
-    """What was seen of a Pi's boot so far, as in diagnosis.Boot; the last five outlive it."""
+    """What was seen of a Pi's boot so far, as in diagnosis.Boot; the last six outlive it."""
 
     began_at: float
     powered_at: float = 0.0
@@ -123,6 +124,7 @@ class _Boot:
     had_kernel: bool = False
     installs: int = 0
     told: dict[int, float] = field(default_factory=dict)  # rule -> when
+    wrong_at: float = -math.inf  # when something was last found that belongs on the board
 
 
 @dataclass(slots=True)
@@ -419,6 +421,7 @@ class Fleet:
                 self._sum_up(pi, before, self._seen(pi, before, ordered=False), now)
             boot.first_file, boot.starts, boot.had_kernel = before.first_file, before.starts, before.had_kernel
             boot.installs, boot.told, boot.rom = before.installs, before.told, before.rom
+            boot.wrong_at = before.wrong_at
         pi.boot = boot
         self._booting[pi.mac] = None
         return boot
@@ -432,7 +435,7 @@ class Fleet:
             return
         boot = self._begin(pi, at)
         boot.powered_at = at
-        boot.starts, boot.had_kernel, boot.told = deque(maxlen=MAX_STARTS), False, {}
+        boot.starts, boot.had_kernel, boot.told, boot.wrong_at = deque(maxlen=MAX_STARTS), False, {}, -math.inf
         if before is not None and before.last_discover >= at:
             boot.discovers, boot.first_discover, boot.last_discover = 1, before.last_discover, before.last_discover
         if pi.hint:
@@ -564,7 +567,7 @@ class Fleet:
             if not 0 <= now - boot.told.get(finding.rule, -math.inf) < RECENT:
                 self._tell(now, pi.mac, finding.severity, str(finding))
                 boot.told[finding.rule] = now
-        self._show(pi, boot, gravest(findings))
+        self._show(pi, boot, gravest(findings), now)
         if pi.stage is Stage.UP and pi.heard_at > boot.powered_at:
             self._sum_up(pi, boot, seen, now)
             boot.told.clear()
@@ -573,8 +576,12 @@ class Fleet:
         elif pi.stage is Stage.BOOT and pi.stuck:
             self._sum_up(pi, boot, seen, now)
 
-    def _show(self, pi: _Pi, boot: _Boot, finding: Finding | None) -> None:
+    def _show(self, pi: _Pi, boot: _Boot, finding: Finding | None, now: float) -> None:
         """Put a finding on the board (with the lock held)."""
+        if finding:
+            boot.wrong_at = now
+        elif boot.wrong_at <= boot.began_at and now < boot.wrong_at + STILL_WRONG and pi.stage in BEFORE_HELLO:
+            return
         before, boot.shown = boot.shown, finding
         if finding and before and (finding.rule, finding.advice) == (before.rule, before.advice):
             return  # only its seconds have grown

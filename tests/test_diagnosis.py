@@ -106,7 +106,7 @@ CASES: list[tuple[int, Boot, float, str]] = [
     (7, boot(Stage.LEASE, **ASKED, foreign="10.0.0.1"), 25, ""),
     (7, boot(Stage.UP, {Stage.LEASE: AT}, **ASKED), 25, ""),
     (7, replace(boot(Stage.LEASE, **ASKED), entered={}), 25, ""),
-    (8, boot(Stage.FIRMWARE, files=files("7bf18f79/start4.elf", "start.elf", outcome="missing")), 14, "start4"),
+    (8, boot(Stage.FIRMWARE, files=files("7bf18f79/start4.elf", "start.elf", outcome="missing")), 14, "start4.elf"),
     (8, boot(Stage.FIRMWARE, files=files("a/start4.elf", outcome="missing")), 14, "install/boot/fetch_boot_files.sh"),
     (8, boot(Stage.FIRMWARE, files=files("start4.elf", outcome="missing")), 13.9, ""),
     (8, boot(Stage.FIRMWARE, files=(*files("a/start4.elf", outcome="missing"), *TAKEN)), 16, ""),
