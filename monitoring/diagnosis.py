@@ -264,6 +264,8 @@ _INITRAMFS = re.compile(r"initr.*")
 
 
 def _missing(boot: Boot, now: float) -> Finding | None:
+    if all(file.outcome != "missing" for file in boot.files):
+        return None
     outcomes: dict[str, bool] = {}  # name -> whether it is there
     ended = 0.0
     for file in boot.files:
@@ -322,8 +324,8 @@ def _stopped(boot: Boot, _now: float) -> Finding | None:
 
 def _lossy(boot: Boot, _now: float) -> Finding | None:
     taken = [file for file in boot.files if file.outcome in ("complete", "timeout")]
-    blocks = sum(file.done // _block_size(boot) + 1 for file in taken)
     resent = sum(file.resent for file in taken)
+    blocks = sum(file.done // _block_size(boot) + 1 for file in taken) if resent else 0
     if blocks < FEWEST_BLOCKS or resent <= RESENT * blocks:
         return None
     text = (
@@ -336,9 +338,11 @@ def _lossy(boot: Boot, _now: float) -> Finding | None:
 
 
 def _no_hello(boot: Boot, now: float) -> Finding | None:
+    if boot.stage not in _FETCHING or now < boot.entered.get(Stage.KERNEL, now) + NO_HELLO:
+        return None
     kernel, initramfs = _ended(boot.files, _KERNEL), _ended(boot.files, _INITRAMFS)
     waited = now - max(kernel, initramfs)
-    if boot.stage not in _FETCHING or not kernel or waited < NO_HELLO:
+    if not kernel or waited < NO_HELLO:
         return None
     text = f"the kernel was fetched {duration(waited)} ago, and its installer does not speak"
     if boot.asked_at > kernel:

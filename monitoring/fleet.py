@@ -527,7 +527,7 @@ class Fleet:
             boot.summed_up = True
             self._tell(now, pi.mac, Severity.INFO, text)
 
-    # What time does
+    # What time brings to light
 
     def _look_for_power(self) -> None:
         """Learn of the ports that another process turned on."""
@@ -590,7 +590,7 @@ class Fleet:
             pi.hint, pi.urgent = text, True
             self._changed[pi.mac] = None
 
-    # (with the lock held)
+    # What time does to a stage (with the lock held)
 
     def _judge(self, pi: _Pi, now: float) -> None:
         """Mark a Pi whose stage is past its deadline."""
@@ -615,6 +615,7 @@ class Fleet:
                 pi.boot, pi.hint, pi.urgent = None, "", True
                 self._changed[pi.mac] = None
         self._booting.clear()
+        self._began_at = now
 
     # The store
 

@@ -855,6 +855,10 @@ class TestBoots:
         world.tick(91)
         assert not world.pi().hint
         assert world.told() == []
+        world.tick(-2e7)
+        world.fleet.power_on(MAC, world.now)
+        world.tick(91)
+        assert world.pi().hint
 
     def test_one_that_is_taken_out_of_hosts_csv(self, world: World) -> None:
         world.fleet.power_on(MAC, world.now)
