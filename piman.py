@@ -455,6 +455,7 @@ def server(session: Session) -> None:
 
 def cycle_switch(store: Store, targets: Sequence[Target]) -> list[tuple[Target, bool, str]]:
     """Power-cycle ports of one switch -> whether each was done, and words; a switch that fails fails them all."""
+    from monitoring.store import StoreError
     from monitoring.upkeep import PowerIntents
     from utility.power_cycle import power_cycle
     from utility.snmp import Snmp, SnmpError
@@ -462,7 +463,11 @@ def cycle_switch(store: Store, targets: Sequence[Target]) -> list[tuple[Target, 
     switch, by_port = targets[0].switch, {target.port: target for target in targets}
 
     def tell(port: int, text: str) -> None:
-        click.echo(f"{by_port[port].label}: {text}")
+        target = by_port[port]
+        click.echo(f"{target.label}: {text}")
+        if target.host and text == "on":
+            with contextlib.suppress(StoreError):  # it only dates what the Pi does next
+                store.add_power_on(target.host.mac, time.time())
 
     try:
         with Snmp(switch) as snmp:
