@@ -245,6 +245,13 @@ def test_problems_of_variables(folder: Path) -> None:
     ]
 
 
+def test_a_variables_name_moves_no_cursor(folder: Path) -> None:
+    (problem,) = problems(BASE, "PIMAN_\x1b[2J=1\n")
+    assert problem.startswith(r".env:1: 'PIMAN_\x1b[2J': unknown variable; ")
+    (problem,) = problems(BASE, f"PIMAN_{'X' * 99}=1\n")
+    assert problem.startswith(f".env:1: 'PIMAN_{'X' * 51}...': unknown variable; ")
+
+
 def test_relative_paths_start_where_they_are_written(folder: Path) -> None:
     (folder / "rack").mkdir()
     (folder / "etc").mkdir()

@@ -243,6 +243,11 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+def _readable(name: str) -> str:
+    """A key as it stands in the file, where that is short and moves no cursor."""
+    return name if name.isprintable() and len(name) <= 60 else _shown(name)
+
+
 def _suggestion(word: str, known: Collection[str], prefix: str = "") -> str:
     """What was meant. A `prefix` that all of them have would make them all look alike, and is left out of account."""
     near = difflib.get_close_matches(word.removeprefix(prefix), [each.removeprefix(prefix) for each in known], 1)
@@ -256,7 +261,7 @@ def _read_env_file(sheet: _Sheet, path: Path, wanted: bool) -> None:
         written = binding.original.string
         line = binding.original.line + written[: len(written) - len(written.lstrip())].count("\n")
         name = binding.key or ""
-        place = _Place(path, line, name)
+        place = _Place(path, line, _readable(name))
         if binding.error:
             sheet.problem(place, "expected NAME=value")
         elif name in lines:
@@ -351,7 +356,7 @@ class _Section:
             self.sheet.problem(self.sheet.place(key_node, self.path), f"found {_kind_of(key_node)}; expected a key")
             return
         name = key_node.value
-        place = self.sheet.place(key_node, self.key(name if name.isprintable() and len(name) <= 60 else _shown(name)))
+        place = self.sheet.place(key_node, self.key(_readable(name)))
         if name in self.nodes:
             first = self.sheet.places[place.key].line
             self.sheet.problem(place, f"given twice; first in line {first}")
