@@ -306,8 +306,10 @@ class SetDate:
 
     def encode(self, version: int = VERSION) -> bytes:
         when = self.when.astimezone(UTC)
-        text = f"{when:date %Y-%m-%d %H:%M:%S}" if version >= 2 else f"{when:busybox date -s %Y%m%d%H%M.%S}"
-        return _command(text)
+        year = f"{when.year:04}"  # %Y has no zeros ahead with every C library
+        if version >= 2:
+            return _command(f"date {year}{when:-%m-%d %H:%M:%S}")
+        return _command(f"busybox date -s {year}{when:%m%d%H%M.%S}")
 
     @classmethod
     def parse(cls, rest: str, form: str = "%Y-%m-%d %H:%M:%S") -> SetDate:

@@ -62,6 +62,8 @@ MESSAGES: list[tuple[Message, str]] = [
 COMMANDS: list[tuple[Command, int, str]] = [
     (SetDate(WHEN), 2, "date 2026-11-24 13:15:37"),
     (SetDate(WHEN), 1, "busybox date -s 202611241315.37"),
+    (SetDate(WHEN.replace(year=544)), 2, "date 0544-11-24 13:15:37"),
+    (SetDate(WHEN.replace(year=544)), 1, "busybox date -s 054411241315.37"),
     (
         Format("rootfs-1", 123456, HASH, 4444, "tok-1"),
         2,
