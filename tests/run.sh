@@ -2,6 +2,7 @@
 # tests/run.sh [--soak] [PYTEST ARGUMENTS]: the gate. Installs what the tests need, then format, lint, types, tests.
 # With arguments it runs only those tests (tests/run.sh tests/test_config.py -k port). --soak repeats the kills and
 # power cuts ten times as often, and lets Hypothesis look for new examples.
+# tests/run.sh --fuzz SECONDS [TARGET...]: only the fuzzing, that long for each target, with new chances each time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,6 +37,7 @@ world() {
 # What the virtual Pis boot: fetched and built here, since the tests' world has no network. The second time is quick.
 python -c 'from lab.rack import prepare_files; prepare_files()'
 
+if [ "${1:-}" = --fuzz ]; then world python -m tests.fuzz.fuzz --seed "$RANDOM" --seconds "${@:2}"; exit; fi
 if [ $# -gt 0 ]; then world python -m pytest "$@"; exit; fi
 
 echo "== format, lint, types"
@@ -62,6 +64,9 @@ utility/config.py
 utility/hosts.py
 PURE
 )"
+
+echo "== fuzz"
+world python -m tests.fuzz.fuzz --seconds 1
 
 echo "== real peers"
 world python -m pytest tests/peers

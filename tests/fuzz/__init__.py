@@ -1,0 +1,1 @@
+"""Fuzzing: any bytes at every parser of what comes from outside."""
