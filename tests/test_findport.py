@@ -79,6 +79,17 @@ def test_a_switch_that_names_no_interface_is_taken_to_count_by_them() -> None:
     assert found(find_port(PI, [bare])) == [(0, 49, 49, "", 1)]
 
 
+@pytest.mark.parametrize("index", [0, -1, b"3", None])
+def test_an_interface_that_is_none(index: Value) -> None:
+    _, snmp = switch(plain({PI: 3}) | {(*IF_INDEX, 3): index, (*IF_NAME, 3): b"three"})
+    assert found(find_port(PI, [snmp])) == [(0, 3, 3, "three", 1)]
+
+
+def test_a_name_moves_no_cursor() -> None:
+    _, snmp = switch(plain({PI: 3}) | {(*IF_NAME, 3): "\x1b[2Jé\n3 ".encode()})
+    assert found(find_port(PI, [snmp])) == [(0, 3, 3, "?[2Jé?3", 1)]
+
+
 def test_the_port_to_restart_is_the_one_with_poe() -> None:
     cells = plain({PI: 3}) | interfaces()
     assert found(find_port(PI, [switch(cells | {(*ADMIN, 1, 3): 1, (*ADMIN, 1, 103): 1})[1]]))[0][1] == 3

@@ -132,7 +132,7 @@ def _resolve(snmp: Snmp, bridge_port: int, table: dict[str, set[int]]) -> Sighti
     """Ask for what a human calls the port, and for what its PoE is called."""
     base = (*OBJECTS["dot1dBasePortIfIndex"], bridge_port)
     if_index = snmp.get([base])[base]
-    if not isinstance(if_index, int):
+    if not isinstance(if_index, int) or if_index < 1:  # no such row; or no interface, which some say with 0 or -1
         if_index = bridge_port
     name, description = (*OBJECTS["ifName"], if_index), (*OBJECTS["ifDescr"], if_index)
     numbers = dict.fromkeys((bridge_port, if_index))
@@ -149,4 +149,6 @@ def _resolve(snmp: Snmp, bridge_port: int, table: dict[str, set[int]]) -> Sighti
 
 
 def _text(value: Value) -> str:
-    return value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else ""
+    """A switch's word for a human: nothing in it moves a cursor."""
+    text = value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else ""
+    return "".join(each if each.isprintable() else "?" for each in text)
