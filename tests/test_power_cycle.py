@@ -263,6 +263,16 @@ def test_a_switch_that_takes_the_order_and_does_nothing(monkeypatch: pytest.Monk
         power_cycle(snmp, [1], wait=switch.wait)
 
 
+def test_a_switch_that_is_slow_to_obey_is_told_to_leave_the_port_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch = PoeSwitch()
+    snmp = switch.snmp()
+    told: list[int] = []  # obeyed when nobody looks any more
+    monkeypatch.setattr(snmp, "set", lambda _oid, value: told.append(value))
+    with pytest.raises(SnmpError, match="the switch took the order, but the port is not off"):
+        power_cycle(snmp, [1], intents=switch, wait=switch.wait)
+    assert told == [OFF, ON]
+
+
 def test_an_order_whose_answer_is_lost_may_have_been_done_so_the_port_is_turned_on() -> None:
     switch = PoeSwitch()
     taken = switch.on_set

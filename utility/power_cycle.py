@@ -270,6 +270,8 @@ class _Cycle:
         try:
             self.snmp.set(oid, value)
             if self.snmp.get([oid])[oid] != value:
+                if value == OFF:  # perhaps it is only slow, and would go off when nobody turns it on any more
+                    self.snmp.set(oid, ON)
                 word = "on" if value == ON else "off"
                 raise SnmpError(self.snmp.switch, oid, f"the switch took the order, but the port is not {word}")
         except SnmpError as error:
