@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import random
 import re
@@ -262,6 +263,7 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("targets", nargs="*", choices=targets and [*targets, []], metavar="TARGET")
     given = parser.parse_args()
+    logging.disable()  # power_cycle warns of each port that a switch of chance does not turn on
     names: list[str] = given.targets
     if given.child:
         child(names[0], given.seconds, given.seed, given.corpus)

@@ -109,6 +109,22 @@ def _answers() -> list[bytes]:
     ]
 
 
+def _cycles() -> list[bytes]:
+    def rows(*values: int) -> bytes:  # port n of group 1 has the n-th value
+        return b"".join(bytes([2 << 2, 1, port, value]) for port, value in enumerate(values, 1))
+
+    end, one, three = (0, b"\3\0"), (0, b"\0\1"), (0, b"\0\1\x40\1\x80\1")
+    tables = [(0, rows(3, 3, 2)), end, (0, rows(1, 2, 5)), end, (0, rows(1, 1, 2)), end]
+    turned_off = [(0, b""), (0, b"\0\2")] * 3
+    return [
+        join(*tables, *tables, *turned_off, (0, b"\0\2\x40\2\x80\2"), *[(0, b""), one] * 3, three, three),
+        join(*tables, *tables, (0, b""), one, one, (17, b""), (254, b""), *[(0, b""), one] * 4),
+        join(*tables, *tables, *turned_off, *[(254, b"")] * 40, (0, b""), one),
+        join(*tables, (6, b""), end),
+        join(end, end, end),
+    ]
+
+
 SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "dhcp_packet": _dhcp_packets,
     "dhcp_frame": lambda: [
@@ -134,6 +150,7 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "tcp_session": _conversations,
     "snmp_packet": lambda: [bytes.fromhex(data) for _version, data, _response in test_snmp.RESPONSES],
     "snmp_switch": _answers,
+    "snmp_power": _cycles,
     "config": lambda: [
         *(text.encode() for text in (test_config.BASE, test_config.FULL)),
         (ROOT / "config.yaml").read_bytes() + ENV + (ROOT / ".env.example").read_bytes(),

@@ -45,6 +45,7 @@ from tftp.transfer import Netascii, ReadTransfer, data_packets, negotiate
 from utility.config import Config, ConfigError, Problem, Switch, load_config
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
+from utility.power_cycle import ON, power_cycle, read_ports
 from utility.snmp import Oid, PacketError, Response, Snmp, SnmpError, decode_response
 
 Run = Callable[[bytes], None]
@@ -463,16 +464,41 @@ def snmp_packet() -> Run:
 
 
 def snmp_switch() -> Run:
-    """What a switch answers to findport: each event is a response; its number the status, its bytes the rows."""
+    """What a switch answers to findport: each event is a response; its number the status, its bytes the rows.
+
+    254 is silence, 255 a datagram of just these bytes.
+    """
 
     def run(data: bytes) -> None:
         wire = _Agent(split(data))
         with Snmp(Switch(0, IPv4Address("172.30.4.254")), lambda _address, _port: wire, lambda: wire.now) as snmp:
             try:
                 for sighting in search_switch(snmp, MAC):
-                    assert isinstance(sighting.port, int)
+                    assert sighting.port > 0
+                    assert is_plain(sighting.if_name, 1000)
             except SnmpError as error:
                 assert is_plain(str(error), 700), error
+
+    return run
+
+
+def snmp_power() -> Run:
+    """The same to a power cycle: first the three tables of its PoE ports, then whatever it says while they are off."""
+
+    def run(data: bytes) -> None:
+        wire = _Agent(split(data))
+        with Snmp(Switch(0, IPv4Address("172.30.4.254")), lambda _address, _port: wire, lambda: wire.now) as snmp:
+            try:
+                ports = [state.port for state in read_ports(snmp)][:3]
+                wire.off.clear()
+                results = power_cycle(snmp, ports, wait=wire.wait, clock=lambda: wire.now)
+            except SnmpError as error:
+                assert is_plain(str(error), 700), error
+                assert not wire.off, "turned off, and never told to turn on"
+            else:
+                assert [result.port for result in results] == list(dict.fromkeys(ports))
+                assert all(is_plain(result.text, 700) for result in results)
+                assert not wire.off
 
     return run
 
@@ -485,20 +511,31 @@ class _Agent:
         self._encoder = import_module("pyasn1.codec.ber.encoder")
         self._decoder = import_module("pyasn1.codec.ber.decoder")
         self.now = 0.0
+        self.off: set[Oid] = set()  # what it agreed to turn off, and was not told to turn on since
         self._events = events
         self._answers: list[bytes] = []
 
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
     def send(self, datagram: bytes) -> None:
-        event = next(self._events, None)
-        if event is None:
+        protocol = self.protocol
+        message, _ = self._decoder.decode(datagram, asn1Spec=protocol.Message())
+        request = protocol.apiMessage.get_pdu(message)
+        bindings = [(tuple(oid), value) for oid, value in protocol.apiPDU.get_varbinds(request)]
+        number, rows = next(self._events, (254, b""))
+        if isinstance(request, protocol.SetRequestPDU):
+            [(oid, value)] = bindings
+            if int(value) == ON:
+                self.off.discard(oid)
+            elif number % 19 == 0:  # it says that it took the order
+                self.off.add(oid)
+        if number == 254:
             return
-        protocol, (number, rows) = self.protocol, event
         if number == 255:  # the bytes themselves
             self._answers.append(rows)
             return
-        message, _ = self._decoder.decode(datagram, asn1Spec=protocol.Message())
-        request = protocol.apiMessage.get_pdu(message)
-        asked = [tuple(oid) for oid, _ in protocol.apiPDU.get_varbinds(request)]
+        asked = [oid for oid, _ in bindings]
         response = protocol.GetResponsePDU()
         protocol.apiPDU.set_defaults(response)
         protocol.apiPDU.set_request_id(response, protocol.apiPDU.get_request_id(request))
@@ -611,6 +648,7 @@ TARGETS: Mapping[str, Target] = {
     "tcp_session": Target(tcp_session),
     "snmp_packet": Target(snmp_packet, 2000, 1.0),
     "snmp_switch": Target(snmp_switch, 1000, 1.0),
+    "snmp_power": Target(snmp_power, 1000, 1.0),
     "config": Target(config, 3000, 2.0),
     "hosts": Target(hosts),
     "mac": Target(mac, 64),
