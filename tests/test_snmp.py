@@ -215,6 +215,13 @@ def _response(version: str, *rows: tuple[Oid, object]) -> bytes:
     return bytes(encoder.encode(message))
 
 
+@pytest.mark.parametrize("depth", [10, 500, 16000])
+def test_endless_nesting_is_no_response(depth: int) -> None:
+    """A string of strings: pyasn1 before 0.6.2 follows it until the stack is used up."""
+    with pytest.raises(PacketError, match="no SNMP response"):
+        module.decode_response("2c", b"\x30\x80\2\1\1" + b"\x24\x80" * depth)
+
+
 OID = (1, 3, 6, 1, 9)
 
 

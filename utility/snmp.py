@@ -179,7 +179,7 @@ def decode_response(version: str, data: bytes) -> Response:
             int(protocol.apiPDU.get_error_index(pdu, muteErrors=True)),
             tuple((tuple(oid), _plain(value)) for oid, value in protocol.apiPDU.get_varbinds(pdu)),
         )
-    except (*broken, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (*broken, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise PacketError(f"no SNMP response: {type(error).__name__}") from error
 
 
