@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -267,14 +268,17 @@ class _Cycle:
     def _switch(self, state: PortState, value: int) -> None:
         """Set and read back; SnmpError with the port."""
         oid = (*ADMIN, state.group, state.port)
+        taken = False
         try:
             self.snmp.set(oid, value)
+            taken = True
             if self.snmp.get([oid])[oid] != value:
-                if value == OFF:  # perhaps it is only slow, and would go off when nobody turns it on any more
-                    self.snmp.set(oid, ON)
                 word = "on" if value == ON else "off"
                 raise SnmpError(self.snmp.switch, oid, f"the switch took the order, but the port is not {word}")
         except SnmpError as error:
+            if taken and value == OFF:  # perhaps it is only slow, and would go off when nobody turns it on any more
+                with suppress(SnmpError):
+                    self.snmp.set(oid, ON)
             raise error.at_port(state.port) from error
 
     def _wait_off(self, states: list[PortState], off_time: float, notes: dict[int, str]) -> None:
