@@ -245,6 +245,13 @@ def test_problems_of_variables(folder: Path) -> None:
     ]
 
 
+def test_a_problem_of_an_address_in_a_line_of_them(folder: Path) -> None:
+    text = BASE.split("    pi_addresses:", maxsplit=1)[0] + "    pi_addresses: 172.30.4.13, 10.0.0.1\n"
+    assert problems(text) == [
+        "config.yaml:7: switches[0].pi_addresses: 10.0.0.1 is outside 172.30.4.0/24; give an address of that network"
+    ]
+
+
 def test_a_variables_name_moves_no_cursor(folder: Path) -> None:
     (problem,) = problems(BASE, "PIMAN_\x1b[2J=1\n")
     assert problem.startswith(r".env:1: 'PIMAN_\x1b[2J': unknown variable; ")

@@ -404,7 +404,11 @@ class _Section:
             self.sheet.problem(self.sheet.place(node, self.key(name)), "found keys with values; expected a list")
             return []
         one = self.given(name)
-        return [] if one is None else [replace(one, text=part.strip()) for part in one.text.split(",")]
+        if one is None:
+            return []
+        parts = one.text.split(",")
+        self.sheet.places.update({f"{self.key(name)}[{i}]": one.place for i in range(len(parts))})
+        return [replace(one, text=part.strip()) for part in parts]
 
     def value(self, name: str, kind: Callable[[str], T], default: T) -> T:
         """The value of a key; the default where there is none, or where there is a problem with it."""
