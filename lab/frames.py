@@ -36,13 +36,9 @@ class Arp(NamedTuple):
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum of RFC 1071; 0 for data that holds its own right checksum."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    """The Internet checksum of RFC 1071; 0 for data that holds its own right checksum, which is not all zeros."""
+    # 65536 is 1 modulo 65535, so this is the sum of the 16-bit words; 0 and 65535 are the same in one's complement.
+    return 0xFFFF - (int.from_bytes(data if len(data) % 2 == 0 else data + b"\0", "big") % 0xFFFF or 0xFFFF)
 
 
 def _pseudo_header(source: bytes, destination: bytes, length: int) -> bytes:
@@ -72,8 +68,11 @@ def encode_udp(
     return destination_mac + source_mac + struct.pack("!H", _ETHER_IPV4) + header + udp
 
 
-def parse_udp(frame: bytes) -> Datagram | None:
-    """The UDP datagram in an Ethernet frame; None for anything else, for fragments, and for what is cut short."""
+def parse_udp(frame: bytes, verify: bool = True) -> Datagram | None:
+    """The UDP datagram in an Ethernet frame; None for anything else, for fragments, and for what is cut short.
+
+    Without `verify` its checksum counts as right.
+    """
     if len(frame) < 42 or frame[12:14] != b"\x08\x00" or frame[14] >> 4 != 4 or frame[23] != _UDP:
         return None
     header_length = (frame[14] & 15) * 4
@@ -87,7 +86,7 @@ def parse_udp(frame: bytes) -> Datagram | None:
     if not 8 <= length <= len(udp):
         return None
     udp = udp[:length]
-    intact = found == 0 or checksum(_pseudo_header(source, destination, length) + udp) == 0
+    intact = not verify or found == 0 or checksum(_pseudo_header(source, destination, length) + udp) == 0
     return Datagram(frame[6:12], source, source_port, destination, destination_port, udp[8:], intact)
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 from lab.bootrom import Downloaded
 from lab.namespaces import Interface, network_namespace
-from lab.profiles import Identity
-from lab.stack import ACK, DhcpClient, DhcpReply, Lease, NoAnswer, Stack, encode_dhcp, parse_dhcp
+from lab.profiles import Identity, system_options
+from lab.stack import ACK, DhcpClient, DhcpReply, Lease, NoAnswer, Stack, Waiting, drive, encode_dhcp, parse_dhcp
 from lab.wire import PowerCut, Wire
 from utility.service import Waker
 
 CARD_STATES = ("blank", "piman", "foreign", "none")
-INSTALLER_CLASS = b"piman-installer"
+INSTALLER_OPTIONS = b"\x3c\x0fpiman-installer" + bytes((55, 4, 1, 3, 6, 42)) + b"\xff"
 _LINE_LIMIT, _CHUNK = 4096, 65536
 _NO_LINGER = struct.pack("ii", 1, 0)  # a power cut sends no FIN
 
@@ -76,6 +76,15 @@ class Pace:
     refused: float = 30.0  # after `refuse`
 
 
+def linux_lease(stack: Stack, options: bytes) -> Waiting[Lease]:
+    """DHCP as Linux does it: all four steps, with the same options, under an xid of its own; NoAnswer."""
+    client = DhcpClient(stack, random.getrandbits(32))
+    offer, _ = yield from client.discover(b"\x35\1\1" + options, (1.0, 2.0, 4.0, 8.0), pxe=False)
+    server = offer.options.get(54, offer.source.packed)
+    asked = b"\x32\4" + offer.address.packed + b"\x36\4" + server
+    return (yield from client.request(b"\x35\1\3" + asked + options)).lease()
+
+
 class LightMachine:
     """What runs on the board after the boot ROM. `run` returns when it restarts; one thread; `cut` from any."""
 
@@ -110,7 +119,7 @@ class LightMachine:
         try:
             self._sleep(self._pace.kernel)
             with contextlib.suppress(NoAnswer):
-                if self._installer(downloaded, wire, interface):
+                if downloaded.from_disk or self._installer(downloaded, wire, interface):
                     interface.set_address(IPv4Address(0), IPv4Address(0))
                     self._sleep(self._pace.boot)
                     self._system(wire, interface)
@@ -126,20 +135,15 @@ class LightMachine:
 
     # -- DHCP, as Linux does it: the installer says who it is, the installed system gives its hostname
 
-    def _lease(self, wire: Wire, option: bytes) -> Lease:
+    def _lease(self, wire: Wire, options: bytes) -> Lease:
         stack = Stack(wire, self._board.mac_bytes, time.monotonic)
-        client = DhcpClient(stack, random.getrandbits(32))
-        ends = option + bytes((55, 4, 1, 3, 6, 42)) + b"\xff"
-        offer, _ = client.discover(b"\x35\1\1" + ends, (1.0, 2.0, 4.0, 8.0), pxe=False)
-        server = offer.options.get(54, offer.source.packed)
-        asked = b"\x32\4" + offer.address.packed + b"\x36\4" + server
-        return client.request(b"\x35\1\3" + asked + ends).lease()
+        return drive(linux_lease(stack, options), wire, time.monotonic)
 
     # -- the installer
 
     def _installer(self, downloaded: Downloaded, wire: Wire, interface: Interface) -> bool:
         """True: boot what is on the card; False: start again."""
-        lease = self._lease(wire, bytes((60, len(INSTALLER_CLASS))) + INSTALLER_CLASS)
+        lease = self._lease(wire, INSTALLER_OPTIONS)
         interface.set_address(lease.address, lease.netmask)
         words = dict(word.partition("=")[::2] for word in downloaded.cmdline.split())
         master = words.get("master") or str(lease.next_server)
@@ -194,7 +198,7 @@ class LightMachine:
         card.boots += 1
         card.save(self._card_file)
         name = self._hostname.encode("ascii")
-        lease = self._lease(wire, bytes((12, len(name))) + name)
+        lease = self._lease(wire, system_options(self._board, self._hostname))
         interface.set_address(lease.address, lease.netmask)
         self._note(f"up at {lease.address}")
         page = f"{self._hostname} {self._board.mac} image={card.image} boots={card.boots}\n"

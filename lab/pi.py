@@ -56,6 +56,7 @@ class VirtualPi:
     directory   for its card (sd.img, or card.json of a light Pi), console.log, and what it downloaded
     namespace   the network namespace with its `eth0`
     scale       shortens the waits before the first frame and after a failed boot
+    disk        the firmware itself can boot what is on the card (a light Pi's)
     boots       what each boot ROM run downloaded, newest last, without the bytes
     """
 
@@ -77,6 +78,7 @@ class VirtualPi:
         card_bytes: int = CARD_BYTES,
         memory: int = 256,
         seed: int = 0,
+        disk: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise LabError(f"no Pi of kind {kind!r}; there are {', '.join(KINDS)}")
@@ -89,7 +91,7 @@ class VirtualPi:
         self.boots: collections.deque[tuple[tuple[str, ...], tuple[str, ...]]] = collections.deque(maxlen=16)
         self.history: collections.deque[tuple[float, str]] = collections.deque(maxlen=200)
         self._scale, self._faults, self._pace = scale, faults or Faults(), pace
-        self._card_bytes, self._memory = card_bytes, memory
+        self._card_bytes, self._memory, self._disk = card_bytes, memory, disk
         self._random = random.Random(seed * 1000 + port)
         self._lock = threading.RLock()  # guards _life; held while power changes
         self._life: _Life | None = None
@@ -157,7 +159,7 @@ class VirtualPi:
         return QemuMachine(self.kind, self.directory, self.mac, self._memory)
 
     def make_rom(self, wire: Wire) -> BootRom:
-        return BootRom(self.profile, self.board, wire, time.monotonic, self._random, self.note, self._scale)
+        return BootRom(self.profile, self.board, wire, time.monotonic, self._random, self.note, self._scale, self._disk)
 
     def make_wire(self) -> Wire:
         return Wire(self.namespace, "eth0", self._faults)
@@ -195,11 +197,15 @@ class _Life:
         self._interface.close()
 
     def _work(self) -> None:
+        warm = False
         with contextlib.suppress(PowerCut):
             while True:
                 try:
-                    self._boot()
-                except (BootFailed, LabError, OSError) as error:
+                    self._boot(warm)
+                    warm = True
+                except BootFailed as error:
+                    self._stop(str(error), _FOR_EVER if error.hung else self._pi.pause())
+                except (LabError, OSError) as error:
                     self._stop(str(error), self._pi.pause())
                 except Exception as error:
                     if isinstance(error, PowerCut):
@@ -207,9 +213,9 @@ class _Life:
                     log.exception("%s failed", self._pi.name)
                     self._stop(f"{type(error).__name__}: {error}", _FOR_EVER)
 
-    def _boot(self) -> None:
+    def _boot(self, warm: bool) -> None:
         self._pi.state = PiState.ROM
-        downloaded = self._pi.make_rom(self._wire).run()
+        downloaded = self._pi.make_rom(self._wire).run(warm)
         self._pi.boots.append((downloaded.requests, downloaded.complaints))
         self._pi.state = PiState.RUNNING
         self._pi.note("kernel starts")

@@ -1,21 +1,24 @@
-"""What each Raspberry Pi model does on the wire before Linux runs: its DHCP options, files, waits. Data, no I/O.
+"""What each Raspberry Pi model does on the wire before Linux runs: DHCP options, files, waits, defects. No I/O.
 
 Two kinds of client. The mask ROM of the Pi 3 is small and has defects; the EEPROM of the Pi 4 and 5 is a whole DHCP
-client. Where public sources are silent the value here is marked as assumed.
+client, and each version of it differs. Where public sources are silent the value here is marked as assumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import Enum
 
 VENDOR_CLASS = b"PXEClient:Arch:00000:UNDI:002001"
 MASK_ROM_XID = 0x26F30339  # of every board that has this ROM
+PXE_MARK = b"Raspberry Pi Boot"
 _PXE_LIST = bytes(range(128, 136))
 _ROM_LIST = bytes((43, 60, 67)) + _PXE_LIST + bytes((66,))
 _LOADER_LIST = _ROM_LIST + bytes((1, 3))
 _EEPROM_LIST = bytes((1, 3, 43, 60, 66, 67)) + _PXE_LIST
+_SYSTEM_LIST = bytes((1, 3, 6, 12, 15, 28, 42))
 _ARCH_AND_UNDI = bytes.fromhex("5d0200005e03010201")  # options 93 and 94: an x86 BIOS, they say
 
 
@@ -45,16 +48,54 @@ class Guid(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Quirks:
+    """The defects of a boot stage, and what differs between its versions. The defaults are a faultless client's.
+
+    Of DHCP:
+    deaf             an OFFER is looked at only when a frame comes in this long (seconds) after the DISCOVER
+    menu             the text that option 43 must hold
+    strict_menu      an option 43 without the text spoils the OFFER; otherwise option 66 is enough
+    constant_xid     the xid of every other board
+    requests         False: takes the OFFER, anybody's with its xid, and is done
+    request_class    its REQUEST has option 60
+
+    Of ARP, IP and UDP:
+    asks_arp         False: sends to where the OFFER came from, and nobody learns its MAC from an ARP request
+    answers_arp      also while it waits for something else
+    udp_checksum     sends it, and drops datagrams where it is wrong
+
+    Of TFTP:
+    rollover         goes on after block 65535
+    config_limit     bytes of config.txt; a longer one is ignored; 0: any
+    needs_blksize    a config.txt that came in smaller blocks than it asked for is ignored
+    second_oack      False: hangs at one
+    repeated_data    False: hangs at a block that it has acknowledged
+    """
+
+    deaf: float = 0.0
+    menu: bytes = PXE_MARK
+    strict_menu: bool = False
+    constant_xid: bool = False
+    requests: bool = True
+    request_class: bool = True
+    asks_arp: bool = True
+    answers_arp: bool = True
+    udp_checksum: bool = True
+    rollover: bool = False
+    config_limit: int = 0
+    needs_blksize: bool = False
+    second_oack: bool = True
+    repeated_data: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Dhcp:
     """How one boot stage asks for its address."""
 
     parameters: bytes  # option 55
     guid: Guid
     fourcc: bytes = b""
-    requests: bool = True  # False: takes the OFFER and is done
-    constant_xid: bool = False
     waits: tuple[float, ...] = (4.0, 8.0, 16.0, 17.0)  # after each DISCOVER; then it gives up
-    deaf: float = 0.0  # an OFFER is looked at only when a frame comes in this long after the DISCOVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +105,6 @@ class Tftp:
     options: tuple[tuple[str, str], ...] = ()
     retry: float = 2.0  # an unanswered packet is repeated, from the same port
     timeout: float = 30.0  # without a new block; the board counts the whole file, but it is faster than this lab
-    rollover: bool = False  # goes on after block 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +135,10 @@ class Stage:
     steps: tuple[Step, ...]
     tftp: Tftp
     dhcp: Dhcp | None = None  # None: it inherits the address
+    quirks: Quirks = Quirks()
     ttl: int = 64
-    udp_checksum: bool = True  # sends it, and drops datagrams where it is wrong
-    answers_arp: bool = True
     root_only: bool = False  # it knows no serial, and so no folder
     first_port: int = 0  # its TFTP ports count up from here; 0: random
-    config_limit: int = 0  # bytes of config.txt it can read; 0: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +156,47 @@ class Profile:
     link_delay: float  # from power to the first frame
     restart: float | None  # after a failure: seconds until it starts again; None: never, until a power cycle
     initramfs: Mapping[str, str] = field(default_factory=dict)  # auto_initramfs: by kernel
+    disk_first: bool = False  # a disk that it can boot is booted without asking the network; else when that has failed
+    warm_boot: bool = True  # False: after a reset it hangs, until a power cycle
+
+    def change(self, change: Callable[[Stage], Stage]) -> Profile:
+        """The same model with each stage changed."""
+        return replace(self, stages=tuple(change(stage) for stage in self.stages))
+
+    def quirk(self, **quirks: object) -> Profile:
+        """The same model with these quirks in each stage."""
+        return self.change(lambda stage: replace(stage, quirks=replace(stage.quirks, **quirks)))  # type: ignore[arg-type]
+
+    def dhcp(self, **changes: object) -> Profile:
+        """The same model with these changes to its DHCP, in each stage that asks for an address."""
+        return self.change(
+            lambda stage: stage if stage.dhcp is None else replace(stage, dhcp=replace(stage.dhcp, **changes))  # type: ignore[arg-type]
+        )
+
+    def tftp(self, **changes: object) -> Profile:
+        """The same model with these changes to its TFTP, in each stage."""
+        return self.change(lambda stage: replace(stage, tftp=replace(stage.tftp, **changes)))  # type: ignore[arg-type]
+
+    def scaled(self, factor: float) -> Profile:
+        """The same model with its patience shortened: DISCOVERs, retries, time-outs. Not `deaf`, as servers know it."""
+
+        def shorten(stage: Stage) -> Stage:
+            tftp = replace(stage.tftp, retry=stage.tftp.retry * factor, timeout=stage.tftp.timeout * factor)
+            dhcp = stage.dhcp and replace(stage.dhcp, waits=tuple(wait * factor for wait in stage.dhcp.waits))
+            return replace(stage, tftp=tftp, dhcp=dhcp)
+
+        return self.change(shorten)
+
+
+def eeprom_of(profile: Profile, day: date) -> Profile:
+    """A Pi 4 or 5 with the EEPROM that was the newest on that day."""
+    size = 1468 if day >= date(2022, 10, 3) else 1024 if day >= date(2019, 10, 8) else 0
+    profile = profile.tftp(options=_big_blocks(size)).quirk(
+        rollover=day >= date(2025, 9, 23),
+        request_class=day >= date(2020, 3, 4),  # the day is assumed; in January it was missing
+        needs_blksize=bool(size),
+    )
+    return profile if day >= date(2020, 3, 4) else profile.dhcp(guid=Guid.SERIAL)
 
 
 def _option(code: int, value: bytes) -> bytes:
@@ -133,69 +212,114 @@ def _guid(dhcp: Dhcp, board: Identity) -> bytes:
     return b"\0" + dhcp.fourcc + board.revision.to_bytes(4, "little") + board.mac_bytes[2:] + serial
 
 
+def _pxe_options(dhcp: Dhcp, board: Identity, vendor_class: bool = True) -> bytes:
+    options = _ARCH_AND_UNDI + _option(97, _guid(dhcp, board))
+    return options + (_option(60, VENDOR_CLASS) if vendor_class else b"") + b"\xff"
+
+
 def discover_options(dhcp: Dhcp, board: Identity) -> bytes:
     """The options of the stage's DISCOVER, from 53 to 255, in the order the boards send them."""
-    ends = _ARCH_AND_UNDI + _option(97, _guid(dhcp, board)) + _option(60, VENDOR_CLASS) + b"\xff"
-    return _option(53, b"\x01") + _option(55, dhcp.parameters) + ends
+    return _option(53, b"\x01") + _option(55, dhcp.parameters) + _pxe_options(dhcp, board)
 
 
-def request_options(dhcp: Dhcp, board: Identity, address: bytes, server: bytes) -> bytes:
-    """The options of its REQUEST: no parameter list any more, the vendor class still there."""
-    ends = _ARCH_AND_UNDI + _option(97, _guid(dhcp, board)) + _option(60, VENDOR_CLASS) + b"\xff"
-    return _option(53, b"\x03") + _option(50, address) + _option(54, server) + ends
+def request_options(dhcp: Dhcp, board: Identity, address: bytes, server: bytes, vendor_class: bool = True) -> bytes:
+    """The options of its REQUEST: no parameter list any more, the vendor class mostly still there."""
+    asked = _option(53, b"\x03") + _option(50, address) + _option(54, server)
+    return asked + _pxe_options(dhcp, board, vendor_class)
 
 
-def _recovery(*names: str) -> tuple[Step, ...]:
-    return tuple(Step(name) for name in names)
+def system_options(board: Identity, hostname: str) -> bytes:
+    """What the operating system adds to option 53: a client identifier, a name, another list, and nothing of PXE."""
+    who = _option(61, b"\x01" + board.mac_bytes) + _option(12, hostname.encode("ascii"))
+    return who + _option(55, _SYSTEM_LIST) + b"\xff"
 
 
-_FIVE_TIMES = (5.0,) * 5
-_TSIZE = Tftp((("tsize", "0"),))
-_BIG_BLOCKS = Tftp((("tsize", "0"), ("blksize", "1468")))
+def _big_blocks(size: int) -> tuple[tuple[str, str], ...]:
+    return (("tsize", "0"), ("blksize", str(size))) if size else (("tsize", "0"),)
+
+
+def _steps(text: str) -> tuple[Step, ...]:
+    """A line for each file: its name, then in words how it is asked for. Without a word it is fetched."""
+
+    def step(name: str, *words: str) -> Step:
+        return Step(
+            name,
+            probes=words.count("probe"),
+            full="only" not in words,
+            folder="folder" in words,
+            required="needed" in words,
+            otherwise=next((word.removeprefix("or:") for word in words if word.startswith("or:")), ""),
+            slash="//" if "//" in words else "/",
+        )
+
+    return tuple(step(*line.split()) for line in text.strip().splitlines())
+
+
+_TSIZE = Tftp(_big_blocks(0))
+_BIG_BLOCKS = Tftp(_big_blocks(1468))
 
 _MASK_ROM = Stage(
     name="ROM",
-    steps=(Step("bootcode.bin", required=True), Step("bootsig.bin")),
+    steps=_steps("""
+        bootcode.bin needed
+        bootsig.bin
+    """),
     tftp=Tftp(),
-    dhcp=Dhcp(_ROM_LIST, Guid.CONSTANT, requests=False, constant_xid=True, waits=_FIVE_TIMES, deaf=1.0),
+    dhcp=Dhcp(_ROM_LIST, Guid.CONSTANT, waits=(5.0,) * 5),
+    quirks=Quirks(
+        deaf=1.0,
+        menu=PXE_MARK + b"   ",
+        strict_menu=True,
+        constant_xid=True,
+        requests=False,
+        asks_arp=False,  # assumed, as it is the harder case for a server
+        answers_arp=False,
+        udp_checksum=False,
+    ),
     ttl=128,
-    udp_checksum=False,
-    answers_arp=False,
     root_only=True,
     first_port=49152,
 )
 _BOOTCODE = Stage(
     name="bootcode.bin",
-    steps=(
-        Step("start.elf", probes=2, full=False, folder=True),
-        *_recovery("autoboot.txt", "config.txt", "recovery.elf"),
-        Step("start.elf", required=True),
-        Step("fixup.dat"),
-    ),
+    steps=_steps("""
+        start.elf        probe probe only folder
+        autoboot.txt
+        config.txt
+        recovery.elf
+        start.elf        needed
+        fixup.dat
+    """),
     tftp=_TSIZE,
-    dhcp=Dhcp(_LOADER_LIST, Guid.SERIAL, requests=False, constant_xid=True, waits=_FIVE_TIMES),
+    dhcp=Dhcp(_LOADER_LIST, Guid.SERIAL, waits=(5.0,) * 5),
+    quirks=Quirks(constant_xid=True, requests=False),
     first_port=49153,
 )
 _START_ELF = Stage(
     name="start.elf",
-    steps=(
-        Step("recovery.elf"),
-        Step("config.txt", probes=1),
-        *_recovery("dt-blob.bin", "recovery.elf"),
-        Step("config.txt", probes=1),
-        Step("bootcfg.txt"),
-        Step("{device_tree}", probes=1),
-        Step("overlays/overlay_map.dtb", probes=1),
-        Step("config.txt", probes=1),
-        Step("{overlays}", probes=1),
-        Step("{cmdline}", probes=1),
-        *_recovery("recovery8.img", "recovery8-32.img", "recovery7.img", "recovery.img"),
-        Step("{kernels}", probes=1, full=False),
-        Step("armstub8-32.bin"),
-        Step("{kernel}", required=True),
-        Step("{initramfs}", required=True),
-    ),
+    steps=_steps("""
+        recovery.elf
+        config.txt       probe
+        dt-blob.bin
+        recovery.elf
+        config.txt       probe
+        bootcfg.txt
+        {device_tree}    probe
+        overlays/overlay_map.dtb probe
+        config.txt       probe
+        {overlays}       probe
+        {cmdline}        probe
+        recovery8.img
+        recovery8-32.img
+        recovery7.img
+        recovery.img
+        {kernels}        probe only
+        armstub8-32.bin
+        {kernel}         needed
+        {initramfs}      needed
+    """),
     tftp=_TSIZE,
+    quirks=Quirks(second_oack=False),
     first_port=49170,
 )
 PI_3B = Profile(
@@ -210,10 +334,9 @@ PI_3B = Profile(
     link_delay=5.0,  # when the network LEDs come on
     restart=None,
     initramfs={"kernel8.img": "initramfs8", "kernel7.img": "initramfs7"},
+    disk_first=True,
 )
-_REPAIRED_DHCP = Dhcp(
-    _LOADER_LIST, Guid.SERIAL, requests=True, constant_xid=True, waits=_FIVE_TIMES
-)  # REQUEST: assumed
+_REPAIRED = Quirks(constant_xid=True)  # it sends a REQUEST: assumed
 PI_3B_PLUS = replace(
     PI_3B,
     model="Raspberry Pi 3 Model B Plus Rev 1.3",
@@ -221,45 +344,49 @@ PI_3B_PLUS = replace(
     filters=frozenset({"pi3", "pi3+"}),
     device_tree="bcm2710-rpi-3-b-plus.dtb",
     stages=(
-        replace(_MASK_ROM, dhcp=_REPAIRED_DHCP, udp_checksum=True, answers_arp=True),
-        replace(_BOOTCODE, dhcp=_REPAIRED_DHCP),
+        replace(_MASK_ROM, dhcp=_BOOTCODE.dhcp, quirks=_REPAIRED),
+        replace(_BOOTCODE, quirks=_REPAIRED),
         _START_ELF,
     ),
 )
 
 _EEPROM_4 = Stage(
     name="EEPROM",
-    steps=(
-        Step("start4.elf", probes=1, full=False, folder=True, otherwise="start.elf"),
-        *_recovery("config.txt", "pieeprom.sig", "recover4.elf", "recovery.elf"),
-        Step("start4.elf", required=True),
-        Step("fixup4.dat"),
-    ),
+    steps=_steps("""
+        start4.elf       probe only folder or:start.elf
+        config.txt
+        pieeprom.sig
+        recover4.elf
+        recovery.elf
+        start4.elf       needed
+        fixup4.dat
+    """),
     tftp=_BIG_BLOCKS,
-    dhcp=Dhcp(_EEPROM_LIST, Guid.BOARD, fourcc=bytes.fromhex("34695052")),
-    config_limit=4096,
+    dhcp=Dhcp(_EEPROM_LIST, Guid.BOARD, fourcc=b"4iPR"),
+    quirks=Quirks(config_limit=4096, needs_blksize=True),
 )
 _START4_ELF = Stage(
     name="start4.elf",
-    steps=(
-        Step("recovery.elf"),
-        Step("config.txt", probes=1),
-        *_recovery("dt-blob.bin", "recovery.elf"),
-        Step("config.txt"),
-        Step("bootcfg.txt"),
-        Step("{initramfs}", required=True),
-        Step("{device_tree}", probes=1),
-        Step("overlays/overlay_map.dtb", probes=1),
-        Step("config.txt", probes=1),
-        Step("{overlays}", probes=1),
-        Step("{cmdline}"),
-        Step("recovery8.img"),
-        Step("{kernels}", probes=1, full=False),
-        Step("armstub8-gic.bin"),
-        Step("{kernel}", required=True),
-    ),
+    steps=_steps("""
+        recovery.elf
+        config.txt       probe
+        dt-blob.bin
+        recovery.elf
+        config.txt
+        bootcfg.txt
+        {initramfs}      needed
+        {device_tree}    probe
+        overlays/overlay_map.dtb probe
+        config.txt       probe
+        {overlays}       probe
+        {cmdline}
+        recovery8.img
+        {kernels}        probe only
+        armstub8-gic.bin
+        {kernel}         needed
+    """),
     tftp=_BIG_BLOCKS,
-    config_limit=4096,
+    quirks=_EEPROM_4.quirks,
 )
 PI_4 = Profile(
     model="Raspberry Pi 4 Model B Rev 1.4",
@@ -274,6 +401,24 @@ PI_4 = Profile(
     restart=5.0,
     initramfs={"kernel8.img": "initramfs8", "kernel7l.img": "initramfs7l"},
 )
+_EEPROM_5 = replace(
+    _EEPROM_4,
+    steps=_steps("""
+        config.txt       folder needed
+        pieeprom.sig
+        config.txt       probe //
+        {kernels}        probe only
+        {initramfs}      needed
+        {device_tree}
+        overlays/overlay_map.dtb
+        {overlays}
+        {cmdline}        //
+        armstub8-2712.bin
+        {kernel}         needed
+    """),
+    dhcp=Dhcp(_EEPROM_LIST, Guid.BOARD, fourcc=b"5iPR"),
+    quirks=replace(_EEPROM_4.quirks, rollover=True),
+)
 PI_5 = Profile(
     model="Raspberry Pi 5 Model B Rev 1.0",
     oui="2c:cf:67",
@@ -282,27 +427,7 @@ PI_5 = Profile(
     device_tree="bcm2712-rpi-5-b.dtb",
     kernels=("kernel_2712.img", "kernel8.img"),
     kernels_64=("kernel_2712.img", "kernel8.img"),
-    stages=(
-        Stage(
-            name="EEPROM",
-            steps=(
-                Step("config.txt", folder=True, required=True),
-                Step("pieeprom.sig"),
-                Step("config.txt", probes=1, slash="//"),
-                Step("{kernels}", probes=1, full=False),
-                Step("{initramfs}", required=True),
-                Step("{device_tree}"),
-                Step("overlays/overlay_map.dtb"),
-                Step("{overlays}"),
-                Step("{cmdline}", slash="//"),
-                Step("armstub8-2712.bin"),
-                Step("{kernel}", required=True),
-            ),
-            tftp=replace(_BIG_BLOCKS, rollover=True),
-            dhcp=Dhcp(_EEPROM_LIST, Guid.BOARD, fourcc=bytes.fromhex("35695052")),
-            config_limit=4096,
-        ),
-    ),
+    stages=(_EEPROM_5,),
     link_delay=3.2,
     restart=5.0,
     initramfs={"kernel8.img": "initramfs8", "kernel_2712.img": "initramfs_2712"},

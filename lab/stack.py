@@ -1,23 +1,22 @@
 """UDP over a cable, with DHCP and TFTP clients on it: the network code that boot ROMs carry. No file order, no model.
 
-Everything here waits by `Link.receive` alone and reads the time from the clock it was given, so that tests run it in
-virtual time.
+What waits here is a generator: it yields the time until which it waits, and is sent the next frame, or None when that
+time has come. `drive` runs one on a cable of its own; a single loop may run hundreds side by side.
 """
 
 from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lab import frames
-from lab.frames import BROADCAST, BROADCAST_MAC, NO_ADDRESS, Datagram
-from lab.profiles import Tftp
+from lab.frames import BROADCAST, BROADCAST_MAC, NO_ADDRESS, Arp, Datagram
+from lab.profiles import PXE_MARK, Quirks, Tftp
 
-PXE_MARK = b"Raspberry Pi Boot"
 DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
 _COOKIE = bytes.fromhex("63825363")
 _ARP_TRIES, _ARP_WAIT = 5, 1.0
@@ -32,8 +31,31 @@ class Link(Protocol):
     def receive(self, timeout: float) -> bytes | None: ...
 
 
+T = TypeVar("T")
+Waiting = Generator[float, bytes | None, T]
+
+
+def drive(waiting: Waiting[T], link: Link, clock: Callable[[], float]) -> T:
+    """Run it to its end; what it returns or raises, and what the link raises."""
+    frame: bytes | None = None
+    try:
+        end = next(waiting)
+        while True:
+            frame = link.receive(max(0.0, end - clock()))
+            end = waiting.send(frame)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        waiting.close()
+
+
 class NoAnswer(Exception):  # noqa: N818 - a silence
     """Nobody answered in time, or with nothing that could be used."""
+
+
+class Hung(NoAnswer):
+    """The board has stopped for good, on something that a server must not do."""
 
 
 class NotFound(Exception):  # noqa: N818 - a 404 is part of a healthy boot
@@ -53,62 +75,69 @@ class Lease:
 
 
 class Stack:
-    """The addresses of one board, and datagrams in and out. One thread."""
+    """The addresses of one board, and datagrams in and out. Sends on the link; frames come in as Waiting says."""
 
     def __init__(self, link: Link, mac: bytes, clock: Callable[[], float]) -> None:
         self.mac, self.clock = mac, clock
         self.address = NO_ADDRESS
-        self.ttl, self.udp_checksum, self.answers_arp = 64, True, True
+        self.ttl = 64
+        self.quirks = Quirks()
         self.last_frame = 0.0  # when the newest frame for us came in
         self._link = link
-        self._neighbours: dict[bytes, bytes] = {}
+        self._neighbours: dict[bytes, bytes] = {BROADCAST: BROADCAST_MAC}
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> Waiting[None]:
         """Wait, deaf but for ARP."""
         end = self.clock() + seconds
         while self.clock() < end:
-            self.hear(end)
+            yield from self.hear(end)
 
-    def send(self, destination: tuple[bytes, int], source_port: int, payload: bytes) -> None:
-        mac = BROADCAST_MAC if destination[0] == BROADCAST else self._resolve(destination[0])
+    def send(self, destination: tuple[bytes, int], source_port: int, payload: bytes) -> Waiting[None]:
+        mac = self._neighbours.get(destination[0]) or (yield from self._resolve(destination[0]))
         source = (self.address, source_port)
-        self._link.send(frames.encode_udp(self.mac, mac, source, destination, payload, self.ttl, 0, self.udp_checksum))
+        with_checksum = self.quirks.udp_checksum
+        self._link.send(frames.encode_udp(self.mac, mac, source, destination, payload, self.ttl, 0, with_checksum))
 
-    def receive(self, port: int, end: float) -> Datagram | None:
+    def receive(self, port: int, end: float) -> Waiting[Datagram | None]:
         """The next datagram to `port`, or None when the clock reaches `end`."""
         while True:
-            datagram = self.hear(end)
+            datagram = yield from self.hear(end)
             if datagram is not None and datagram.destination_port == port:
                 return datagram
             if self.clock() >= end:
                 return None
 
-    def hear(self, end: float) -> Datagram | None:
+    def hear(self, end: float) -> Waiting[Datagram | None]:
         """Take one frame: its datagram, or None where it held none or the clock reached `end`."""
-        frame = self._link.receive(max(0.0, end - self.clock()))
+        frame = yield end
         if frame is None or frame[:6] not in (self.mac, BROADCAST_MAC):  # the network chip's filter
             return None
         self.last_frame = self.clock()
         arp = frames.parse_arp(frame)
         if arp is not None:
-            self._neighbours[arp.sender] = arp.sender_mac
-            if arp.operation == frames.ARP_REQUEST and arp.target == self.address != NO_ADDRESS and self.answers_arp:
-                reply = frames.encode_arp(frames.ARP_REPLY, self.mac, self.address, arp.sender_mac, arp.sender)
-                self._link.send(reply)
+            self._hear_arp(arp)
             return None
-        datagram = frames.parse_udp(frame)
-        if datagram is None or (self.udp_checksum and not datagram.intact):
+        datagram = frames.parse_udp(frame, self.quirks.udp_checksum)
+        if datagram is None or not datagram.intact:
             return None
+        if not self.quirks.asks_arp:
+            self._neighbours[datagram.source] = datagram.source_mac
         return datagram
 
-    def _resolve(self, address: bytes) -> bytes:
+    def _hear_arp(self, arp: Arp) -> None:
+        self._neighbours[arp.sender] = arp.sender_mac
+        asked = arp.operation == frames.ARP_REQUEST and arp.target == self.address != NO_ADDRESS
+        if asked and self.quirks.answers_arp:
+            self._link.send(frames.encode_arp(frames.ARP_REPLY, self.mac, self.address, arp.sender_mac, arp.sender))
+
+    def _resolve(self, address: bytes) -> Waiting[bytes]:
         for _ in range(_ARP_TRIES):
             if address in self._neighbours:
                 break
             self._link.send(frames.encode_arp(frames.ARP_REQUEST, self.mac, self.address, bytes(6), address))
             end = self.clock() + _ARP_WAIT
             while address not in self._neighbours and self.clock() < end:
-                self.hear(end)
+                yield from self.hear(end)
         if address not in self._neighbours:
             raise NoAnswer(f"no ARP answer from {IPv4Address(address)}")
         return self._neighbours[address]
@@ -133,19 +162,23 @@ class DhcpReply:
         value = self.options.get(code, b"")
         return IPv4Address(value[:4]) if len(value) >= 4 else None
 
-    @property
-    def pxe_server(self) -> IPv4Address | None:
-        """Where it sends a boot ROM: option 66 as a dotted quad, or whoever sent option 43 with the Pi's words."""
+    def pxe_server(self, menu: bytes = PXE_MARK, strict: bool = False) -> IPv4Address | None:
+        """Where it sends a boot ROM: option 66 as a dotted quad, or whoever sent option 43 with the words of `menu`.
+
+        strict    an option 43 without them makes the whole reply useless
+        """
+        if strict and menu not in self.options.get(43, menu):
+            return None
         try:
             return IPv4Address(self.options.get(66, b"").rstrip(b"\0").decode("ascii", "replace"))
         except ValueError:
-            return (self._address(54) or self.source) if PXE_MARK in self.options.get(43, b"") else None
+            return (self._address(54) or self.source) if menu in self.options.get(43, b"") else None
 
     def lease(self, tftp_server: IPv4Address | None = None) -> Lease:
         server = self._address(54) or self.source
         seconds = int.from_bytes(self.options.get(51, b"")[:4], "big")
         netmask = self._address(1) or IPv4Address("255.255.255.0")
-        chosen = tftp_server or self.pxe_server or self.next_server
+        chosen = tftp_server or self.pxe_server() or self.next_server
         return Lease(self.address, netmask, server, self.next_server, chosen, seconds)
 
 
@@ -180,48 +213,44 @@ class DhcpClient:
     def __init__(self, stack: Stack, xid: int) -> None:
         self._stack, self._xid = stack, xid
 
-    def _broadcast(self, options: bytes) -> None:
-        self._stack.send((BROADCAST, 67), 68, encode_dhcp(self._xid, self._stack.mac, options))
+    def _broadcast(self, options: bytes) -> Waiting[None]:
+        return self._stack.send((BROADCAST, 67), 68, encode_dhcp(self._xid, self._stack.mac, options))
 
     def discover(
-        self,
-        options: bytes,
-        waits: tuple[float, ...],
-        deaf: float = 0.0,
-        own_only: bool = True,
-        pxe: bool = True,
-    ) -> tuple[DhcpReply, IPv4Address | None]:
+        self, options: bytes, waits: tuple[float, ...], pxe: bool = True
+    ) -> Waiting[tuple[DhcpReply, IPv4Address | None]]:
         """The OFFER it takes, and the boot server; NoAnswer after the last wait.
 
-        deaf      an OFFER is looked at only once a frame came in this long after the DISCOVER
-        own_only  False: takes an OFFER to any board, as long as the xid is its own
-        pxe       goes on until it has both an address and a boot server, which may come in two OFFERs (proxy DHCP)
+        A boot ROM (`pxe`) goes on until it has both an address and a boot server, which may come in two OFFERs
+        (proxy DHCP). How well it listens is in the stack's quirks.
         """
+        quirks = self._stack.quirks
         offer: DhcpReply | None = None
         server: IPv4Address | None = None
         for wait in waits:
-            self._broadcast(options)
+            yield from self._broadcast(options)
             started = self._stack.clock()
             end = started + wait
             while self._stack.clock() < end:
-                heard = self._stack.hear(end)
-                reply = self._read(heard, (OFFER,), own_only)
+                heard = yield from self._stack.hear(end)
+                # One that shares its xid with all others and has no other look cannot tell whose OFFER it is.
+                reply = self._read(heard, (OFFER,), own_only=quirks.requests)
                 if reply is not None and int(reply.address):
                     offer = reply
                 if reply is not None:
-                    server = reply.pxe_server or server
-                awake = self._stack.last_frame >= started + deaf
+                    server = reply.pxe_server(quirks.menu, quirks.strict_menu) or server
+                awake = self._stack.last_frame >= started + quirks.deaf
                 if offer is not None and awake and (server is not None or not pxe):
                     return offer, server
         raise NoAnswer("DHCP: no usable OFFER")
 
-    def request(self, options: bytes, wait: float = 4.0, tries: int = 3) -> DhcpReply:
+    def request(self, options: bytes, wait: float = 4.0, tries: int = 3) -> Waiting[DhcpReply]:
         """The ACK; NoAnswer after the last try, or at a NAK."""
         for _ in range(tries):
-            self._broadcast(options)
+            yield from self._broadcast(options)
             end = self._stack.clock() + wait
             while self._stack.clock() < end:
-                reply = self._read(self._stack.receive(68, end), (ACK, NAK), True)
+                reply = self._read((yield from self._stack.receive(68, end)), (ACK, NAK), own_only=True)
                 if reply is not None and reply.kind == NAK:
                     raise NoAnswer("DHCP: the server refused the address")
                 if reply is not None:
@@ -249,24 +278,22 @@ class TftpClient:
         self._next_port = first_port
         self._owed: list[tuple[int, int]] = []  # aborted requests whose ERROR is still to be sent: port, their port
 
-    def probe(self, name: str) -> None:
+    def probe(self, name: str) -> Waiting[None]:
         """Ask for it, and end the transfer at the first answer with ERROR 0; NotFound, NoAnswer.
 
         Now and then the ERROR leaves only after the next request: boards do that, on the same file.
         """
         port = self._new_port()
-        datagram = self._ask(name, port)
+        datagram = yield from self._ask(name, port)
         self._owed.append((port, datagram.source_port))
         if self._random.random() < 0.7:
-            self._pay()
+            yield from self.finish()
 
-    def fetch(self, name: str) -> tuple[bytes, bool]:
+    def fetch(self, name: str) -> Waiting[tuple[bytes, bool]]:
         """The file, and whether the server took a block size that was asked for; NotFound, NoAnswer."""
         port = self._new_port()
-        return _Transfer(self, self._stack, self._server, self._style, name, port).run(self._ask(name, port))
-
-    def finish(self) -> None:
-        self._pay()
+        first = yield from self._ask(name, port)
+        return (yield from _Transfer(self, self._stack, self._server, self._style, name, port).run(first))
 
     def _new_port(self) -> int:
         if not self._next_port:
@@ -274,23 +301,24 @@ class TftpClient:
         self._next_port += 1
         return self._next_port - 1
 
-    def _pay(self) -> None:
+    def finish(self) -> Waiting[None]:
+        """Send the ERRORs that are owed."""
         for port, peer in self._owed:
-            self._stack.send((self._server, peer), port, b"\0\5\0\0Early terminate\0")
+            yield from self._stack.send((self._server, peer), port, b"\0\5\0\0Early terminate\0")
         self._owed.clear()
 
-    def _ask(self, name: str, port: int) -> Datagram:
+    def _ask(self, name: str, port: int) -> Waiting[Datagram]:
         words = [name, "octet", *(word for option in self._style.options for word in option)]
         request = b"\0\1" + b"".join(word.encode("ascii") + b"\0" for word in words)
         end = self._stack.clock() + self._style.timeout
         while self._stack.clock() < end:
-            self._stack.send((self._server, 69), port, request)
-            self._pay()
+            yield from self._stack.send((self._server, 69), port, request)
+            yield from self.finish()
             retry = min(end, self._stack.clock() + self._style.retry)
-            while (datagram := self._stack.receive(port, retry)) is not None:
+            while (datagram := (yield from self._stack.receive(port, retry))) is not None:
                 if self.from_server(datagram, name):
                     return check_error(datagram)
-        self._stack.send((self._server, 69), port, b"\0\5\0\0Timeout\0")
+        yield from self._stack.send((self._server, 69), port, b"\0\5\0\0Timeout\0")
         raise NoAnswer(f"TFTP: no answer for {name}")
 
     def from_server(self, datagram: Datagram, name: str) -> bool:
@@ -320,7 +348,7 @@ class _Transfer:
         self._options_taken = False
         self._answer = b""
 
-    def run(self, first: Datagram) -> tuple[bytes, bool]:
+    def run(self, first: Datagram) -> Waiting[tuple[bytes, bool]]:
         peer = first.source_port
         datagram: Datagram | None = first
         end = self._stack.clock() + self._style.timeout
@@ -329,20 +357,20 @@ class _Transfer:
                 check_error(datagram)
                 count = len(self._blocks)
                 last = self._take(datagram.payload)
-                self._send(peer)
+                yield from self._send(peer)
                 if last:
                     return self._finish()
                 if len(self._blocks) > count:
                     end = self._stack.clock() + self._style.timeout
-            datagram = self._stack.receive(self._port, self._stack.clock() + self._style.retry)
+            datagram = yield from self._stack.receive(self._port, self._stack.clock() + self._style.retry)
             if datagram is None:
-                self._send(peer)
-        self._stack.send((self._server, peer), self._port, b"\0\5\0\0Timeout\0")
+                yield from self._send(peer)
+        yield from self._stack.send((self._server, peer), self._port, b"\0\5\0\0Timeout\0")
         raise NoAnswer(f"TFTP: {self._name} stopped after {len(self._blocks)} blocks")
 
-    def _send(self, peer: int) -> None:
+    def _send(self, peer: int) -> Waiting[None]:
         if self._answer:
-            self._stack.send((self._server, peer), self._port, self._answer)
+            yield from self._stack.send((self._server, peer), self._port, self._answer)
 
     def _take(self, payload: bytes) -> bool:
         """Take in an OACK or a block; True at the last block. What it is answered with is in `_answer`."""
@@ -350,18 +378,22 @@ class _Transfer:
         if opcode == 6:
             self._take_options(payload)
         elif opcode == 3 and number == (len(self._blocks) + 1) & 0xFFFF:
-            if len(self._blocks) >= _BLOCKS and not self._style.rollover:
+            if len(self._blocks) >= _BLOCKS and not self._stack.quirks.rollover:
                 raise NoAnswer(f"TFTP: {self._name} has more than {_BLOCKS} blocks, which this board cannot count")
             self._blocks.append(payload[4:])
             self._answer = payload[:2].replace(b"\3", b"\4") + payload[2:4]
             return len(payload) - 4 < self._block_size
         elif opcode == 3:
             self._client.complaints.append(f"{self._name}: block {number} again")
+            if not self._stack.quirks.repeated_data:
+                raise Hung(f"{self._name}: hangs at block {number}, which came again")
         return False
 
     def _take_options(self, payload: bytes) -> None:
         if self._options_taken or self._blocks:
             self._client.complaints.append(f"{self._name}: a second OACK")
+            if not self._stack.quirks.second_oack:
+                raise Hung(f"{self._name}: hangs at a second OACK")
         words = payload[2:].rstrip(b"\0").split(b"\0")
         options = {key.lower(): value for key, value in zip(words[::2], words[1::2], strict=False)}
         self._options_taken = True

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 from lab import frames
 from lab.frames import Datagram
-from lab.stack import PXE_MARK
+from lab.profiles import PXE_MARK
 
 SERVER, PI = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.7")
 SERVER_MAC = bytes.fromhex("020000000001")
@@ -28,7 +28,7 @@ class VirtualManager:
         self.files = dict(files)
         self.offer_delay = 1.2
         self.offers = True
-        self.boot_options = option(43, PXE_MARK) + option(66, str(SERVER).encode())
+        self.boot_options = option(43, PXE_MARK + b"   ") + option(66, str(SERVER).encode())
         self.chaddr = b""  # of the replies; empty: as asked
         self.silent: set[str] = set()
         self.refuse = False  # NAK instead of ACK

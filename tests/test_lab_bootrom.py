@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from lab import frames
 from lab.bootrom import BootFailed, BootRom, Downloaded
 from lab.frames import NO_ADDRESS
-from lab.profiles import MASK_ROM_XID, PROFILES, Identity
-from lab.stack import PXE_MARK, DhcpClient, NoAnswer, Stack, parse_dhcp
+from lab.profiles import MASK_ROM_XID, PROFILES, PXE_MARK, Identity, Profile, Quirks
+from lab.stack import DhcpClient, NoAnswer, Stack, drive, parse_dhcp
 from tests.lab_wire import COOKIE, PI, SERVER, SERVER_MAC, VirtualManager, option
 
 CONFIG = b"[all]\narm_64bit=1\nkernel=kernel8.img\ninitramfs initramfs.gz followkernel\n"
@@ -35,10 +36,10 @@ MAC = "b8:27:eb:00:00:01"
 FOLDER = "5e000001"
 
 
-def boot(manager: VirtualManager, model: str = "3b", seed: int = 1) -> Downloaded:
-    profile = PROFILES[model]
+def boot(manager: VirtualManager, model: str | Profile = "3b", seed: int = 1, disk: bool = False) -> Downloaded:
+    profile = PROFILES[model] if isinstance(model, str) else model
     board = Identity(MAC, 0x5E000001, profile.revision)
-    return BootRom(profile, board, manager, manager.clock, random.Random(seed)).run()
+    return BootRom(profile, board, manager, manager.clock, random.Random(seed), disk=disk).run()
 
 
 def in_folder(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -158,20 +159,22 @@ def test_the_3b_takes_an_offer_to_another_board() -> None:
         boot(manager, "4")
 
 
-@pytest.mark.parametrize("model", ["3b", "4"])
+@pytest.mark.parametrize("model", ["3b", "3b+", "4"])
 @pytest.mark.parametrize(
-    ("boot_options", "server"),
+    ("boot_options", "models"),
     [
-        (option(43, b"\x09\x14\0\0\x11" + PXE_MARK), SERVER),
-        (option(66, b"10.0.0.1"), SERVER),
-        (option(66, b"10.0.0.1\0") + option(43, PXE_MARK), SERVER),
-        (b"", None),
-        (option(43, b"Something else") + option(66, b"boot.example"), None),
+        (option(43, b"\x09\x17\0\0\x14" + PXE_MARK + b"   "), ("3b", "3b+", "4")),
+        (option(43, b"\x09\x14\0\0\x11" + PXE_MARK), ("3b+", "4")),
+        (option(66, b"10.0.0.1"), ("3b", "3b+", "4")),
+        (option(66, b"10.0.0.1\0") + option(43, PXE_MARK), ("3b+", "4")),
+        (b"", ()),
+        (option(43, b"Something else") + option(66, b"boot.example"), ()),
     ],
 )
-def test_which_offers_will_do(model: str, boot_options: bytes, server: IPv4Address | None) -> None:
+def test_which_offers_will_do(model: str, boot_options: bytes, models: tuple[str, ...]) -> None:
     manager = VirtualManager(FILES)
     manager.boot_options = boot_options
+    server = SERVER if model in models else None
     if server is not None:
         assert boot(manager, model).lease.tftp_server == server
     else:
@@ -241,6 +244,46 @@ def test_a_server_that_does_not_answer_arp() -> None:
         boot(manager)
 
 
+@pytest.mark.parametrize(
+    ("model", "cause"), [("3b", "second OACK"), (PROFILES["4"].quirk(repeated_data=False), "block 1")]
+)
+def test_what_hangs_a_board_hangs_it_for_good(model: str | Profile, cause: str) -> None:
+    manager = VirtualManager(FILES)
+    manager.twice = True
+    with pytest.raises(BootFailed, match=f"hangs at .*{cause}") as failed:
+        boot(manager, model, disk=model != "3b")
+    assert failed.value.hung
+
+
+def test_a_disk_is_booted_first_or_last_as_the_model_has_it() -> None:
+    manager = VirtualManager(FILES)
+    assert boot(manager, "3b", disk=True).from_disk
+    assert not manager.dhcp
+    assert not boot(manager, "4", disk=True).from_disk
+    manager.offers = False
+    assert boot(manager, "4", disk=True).from_disk
+    with pytest.raises(BootFailed, match="DHCP"):
+        boot(manager, "4")
+
+
+def test_a_reset_where_only_a_cold_start_helps() -> None:
+    profile = replace(PROFILES["4"], warm_boot=False)
+    manager = VirtualManager(FILES)
+    rom = BootRom(profile, Identity(MAC, 1, profile.revision), manager, manager.clock, random.Random(1))
+    assert rom.run().kernel
+    with pytest.raises(BootFailed, match="reset") as failed:
+        rom.run(warm=True)
+    assert failed.value.hung
+
+
+def test_the_mask_rom_asks_nobodys_mac() -> None:
+    manager = VirtualManager(FILES)
+    manager.answer_arp = False
+    with pytest.raises(BootFailed, match="ARP"):
+        boot(manager)
+    assert "bootcode.bin" in dict(manager.requests)  # so it was bootcode.bin that asked
+
+
 def test_doubled_packets_are_complained_of_but_survived() -> None:
     manager = VirtualManager(FILES)
     manager.twice = True
@@ -265,9 +308,11 @@ def test_a_server_without_options_costs_an_eeprom_board_its_config() -> None:
     assert (got.kernel, got.initramfs) == (b"default", b"")
 
 
-def test_only_4096_bytes_of_config_are_read() -> None:
-    config = b"kernel=kernel8.img\n" + b"#" * 4096 + b"\nkernel=late\n"
+def test_a_config_of_more_than_4096_bytes_is_ignored() -> None:
+    config = b"kernel=late\n".ljust(4096, b"#")
     files = FILES | {"config.txt": config, "late": b"late"}
+    assert boot(VirtualManager(files), "4").kernel == b"late"
+    files["config.txt"] += b"#"
     assert boot(VirtualManager(files), "4").kernel == FILES["kernel8.img"]
     assert boot(VirtualManager(files), "3b").kernel == b"late"
 
@@ -286,11 +331,11 @@ def test_an_eeprom_board_answers_arp() -> None:
     stack = Stack(manager, bytes.fromhex(MAC.replace(":", "")), manager.clock)
     stack.address = PI.packed
     manager.put(asked)
-    stack.sleep(1.0)
+    drive(stack.sleep(1.0), manager, manager.clock)
     assert manager.arp_answers == 1
-    stack.answers_arp = False
+    stack.quirks = Quirks(answers_arp=False)
     manager.put(asked)
-    stack.sleep(1.0)
+    drive(stack.sleep(1.0), manager, manager.clock)
     assert manager.arp_answers == 1
 
 
@@ -301,10 +346,10 @@ def test_bad_checksums_are_dropped_by_all_but_the_mask_rom() -> None:
     frame[-1] ^= 1
     stack = Stack(manager, mac, manager.clock)
     manager.put(bytes(frame))
-    assert stack.receive(99, manager.now + 1) is None
-    stack.udp_checksum = False
+    assert drive(stack.receive(99, manager.now + 1), manager, manager.clock) is None
+    stack.quirks = Quirks(udp_checksum=False)
     manager.put(bytes(frame))
-    assert stack.receive(99, manager.now + 1) is not None
+    assert drive(stack.receive(99, manager.now + 1), manager, manager.clock) is not None
 
 
 def test_no_answer_to_the_request() -> None:
@@ -314,7 +359,7 @@ def test_no_answer_to_the_request() -> None:
     manager.lose_every = 1
     client = DhcpClient(stack, 1)
     with pytest.raises(NoAnswer, match="REQUEST"):
-        client.request(b"\x35\1\3\xff")
+        drive(client.request(b"\x35\1\3\xff"), manager, manager.clock)
 
 
 def test_options_come_joined() -> None:
