@@ -11,6 +11,7 @@ import random
 import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.namespaces import network_namespace
@@ -69,6 +70,34 @@ class FaultyPath:
         while self._queue and self._queue[0][0] <= now:
             frames.append(heapq.heappop(self._queue)[2])
         return frames
+
+
+Change = Callable[[bytes], list[bytes]]  # a frame -> what becomes of it
+
+
+def unchanged(frame: bytes) -> list[bytes]:
+    return [frame]
+
+
+class ChangingWire:
+    """A wire whose frames are changed on their way: to none, to another one, to more."""
+
+    def __init__(self, wire: Wire, out: Change = unchanged, into: Change = unchanged) -> None:
+        self._wire, self._out, self._into = wire, out, into
+        self._ready: list[bytes] = []
+
+    def send(self, frame: bytes) -> None:
+        for each in self._out(frame):
+            self._wire.send(each)
+
+    def receive(self, timeout: float) -> bytes | None:
+        end = time.monotonic() + timeout
+        while not self._ready:
+            frame = self._wire.receive(max(0.0, end - time.monotonic()))
+            if frame is None:
+                return None
+            self._ready = self._into(frame)
+        return self._ready.pop(0)
 
 
 class Wire:
