@@ -11,6 +11,7 @@ BROADCAST = b"\xff" * 4
 ARP_REQUEST, ARP_REPLY = 1, 2
 _ETHER_IPV4, _ETHER_ARP, _UDP = 0x0800, 0x0806, 17
 _FRAGMENT_BITS = 0x3FFF  # more fragments, or an offset
+_IP_SIZES, _UDP_HEADER = struct.Struct("!H2xH"), struct.Struct("!HHHH")
 _ARP_FIXED = bytes.fromhex("000108000604")  # Ethernet, IPv4, their lengths
 
 
@@ -76,18 +77,17 @@ def parse_udp(frame: bytes, verify: bool = True) -> Datagram | None:
     if len(frame) < 42 or frame[12:14] != b"\x08\x00" or frame[14] >> 4 != 4 or frame[23] != _UDP:
         return None
     header_length = (frame[14] & 15) * 4
-    total, fragment = struct.unpack("!H2xH", frame[16:22])
-    packet = frame[14 : 14 + total]
-    if header_length < 20 or len(packet) < max(total, header_length + 8) or fragment & _FRAGMENT_BITS:
+    total, fragment = _IP_SIZES.unpack_from(frame, 16)
+    start = 14 + header_length
+    if header_length < 20 or not header_length + 8 <= total <= len(frame) - 14 or fragment & _FRAGMENT_BITS:
         return None
-    source, destination = packet[12:16], packet[16:20]
-    udp = packet[header_length:]
-    source_port, destination_port, length, found = struct.unpack("!HHHH", udp[:8])
-    if not 8 <= length <= len(udp):
+    source, destination = frame[26:30], frame[30:34]
+    source_port, destination_port, length, found = _UDP_HEADER.unpack_from(frame, start)
+    if not 8 <= length <= total - header_length:
         return None
-    udp = udp[:length]
-    intact = not verify or found == 0 or checksum(_pseudo_header(source, destination, length) + udp) == 0
-    return Datagram(frame[6:12], source, source_port, destination, destination_port, udp[8:], intact)
+    end = start + length
+    intact = not verify or found == 0 or checksum(_pseudo_header(source, destination, length) + frame[start:end]) == 0
+    return Datagram(frame[6:12], source, source_port, destination, destination_port, frame[start + 8 : end], intact)
 
 
 def encode_arp(operation: int, sender_mac: bytes, sender: bytes, target_mac: bytes, target: bytes) -> bytes:

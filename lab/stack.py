@@ -113,12 +113,13 @@ class Stack:
         if frame is None or frame[:6] not in (self.mac, BROADCAST_MAC):  # the network chip's filter
             return None
         self.last_frame = self.clock()
-        arp = frames.parse_arp(frame)
-        if arp is not None:
-            self._hear_arp(arp)
-            return None
         datagram = frames.parse_udp(frame, self.quirks.udp_checksum)
-        if datagram is None or not datagram.intact:
+        if datagram is None:
+            arp = frames.parse_arp(frame)
+            if arp is not None:
+                self._hear_arp(arp)
+            return None
+        if not datagram.intact:
             return None
         if not self.quirks.asks_arp:
             self._neighbours[datagram.source] = datagram.source_mac

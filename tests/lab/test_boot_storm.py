@@ -59,7 +59,8 @@ SIZES = {
 }
 SPACE = "storm0"
 LIMIT = 300.0 * min(REPEAT, 5)
-_SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 263, 6, 23, 33, 32
+_SOL_PACKET, _PACKET_STATISTICS, _PACKET_QDISC_BYPASS, _PACKET_IGNORE_OUTGOING = 263, 6, 20, 23
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
 @dataclass
@@ -115,7 +116,8 @@ class Storm:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 1 << 24)
-        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        for option in (_PACKET_QDISC_BYPASS, _PACKET_IGNORE_OUTGOING):
+            self._socket.setsockopt(_SOL_PACKET, option, 1)
         self._socket.setblocking(False)
         self._socket.bind(("eth0", 3))  # ETH_P_ALL
 
@@ -318,13 +320,13 @@ def tell(storm: Storm, wall: float, cpu: float) -> str:
     boards = [board for board in storm.boards if board.got]
     taken = [board.taken for board in boards]
     shares = [board.share for board in boards]
-    waited = f"waited {storm.idle / storm.busy:.0%} of the {storm.busy:.1f} s in which one of them fetched"
+    waited = f"they waited for it in {storm.idle / storm.busy:.0%} of the {storm.busy:.1f} s in which any fetched"
     lines = [
         f"{len(boards)} of {len(storm.boards)} boards in {wall:.1f} s from the first power to the last file",
         f"a board: p50 {statistics.median(taken):.2f} s, p99 {quantile(taken, 0.99):.2f} s, longest {max(taken):.2f} s",
         f"fair share: p50 {statistics.median(shares):.2f}x, p99 {quantile(shares, 0.99):.2f}x, most {max(shares):.2f}x",
         f"server: {cpu:.1f} s of processor, {cpu / wall:.0%}; {storm.frames['received']} frames from it",
-        f"boards: {storm.cpu:.1f} s of processor, {storm.cpu / wall:.0%}; {waited} for the server",
+        f"boards: {storm.cpu:.1f} s of processor, {storm.cpu / wall:.0%}; {waited}",
         f"frames: {dict(storm.frames)}, lost before the boards: {storm.lost}",
     ]
     for model in PROFILES:
