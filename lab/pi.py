@@ -91,7 +91,8 @@ class VirtualPi:
         self.boots: collections.deque[tuple[tuple[str, ...], tuple[str, ...]]] = collections.deque(maxlen=16)
         self.history: collections.deque[tuple[float, str]] = collections.deque(maxlen=200)
         self._scale, self._faults, self._pace = scale, faults or Faults(), pace
-        self._card_bytes, self._memory, self._disk = card_bytes, memory, disk
+        self._card_bytes, self._memory = card_bytes, memory
+        self.disk = disk
         self._random = random.Random(seed * 1000 + port)
         self._lock = threading.RLock()  # guards _life; held while power changes
         self._life: _Life | None = None
@@ -159,7 +160,7 @@ class VirtualPi:
         return QemuMachine(self.kind, self.directory, self.mac, self._memory)
 
     def make_rom(self, wire: Wire) -> BootRom:
-        return BootRom(self.profile, self.board, wire, time.monotonic, self._random, self.note, self._scale, self._disk)
+        return BootRom(self.profile, self.board, wire, time.monotonic, self._random, self.note, self._scale, self.disk)
 
     def make_wire(self) -> Wire:
         return Wire(self.namespace, "eth0", self._faults)

@@ -28,6 +28,7 @@ from lab import frames
 from lab.bootrom import BootFailed, BootRom, Downloaded
 from lab.light import linux_lease
 from lab.namespaces import Interface, no_ipv6
+from lab.pi import Machine, PiState, VirtualPi
 from lab.profiles import PI_3B, PI_4, PROFILES, PXE_MARK, Guid, Identity, Profile, eeprom_of, system_options
 from lab.stack import Stack, drive
 from lab.wire import Change, ChangingWire, Wire, unchanged
@@ -452,9 +453,72 @@ def stolen_addresses(folder: Path) -> None:
     assert any(own != taken for own, taken in found), found
 
 
+def virtual_pi(folder: Path, net: Network, profile: Profile, kind: type[VirtualPi] = VirtualPi) -> VirtualPi:
+    space = net.namespace("pi").name
+    mac = f"{profile.oui}:0a:0b:0c"
+    return kind(1, "pi1", mac, int(FOLDER, 16), profile.scaled(PACE), "light", folder / "pi", space, scale=0.02)
+
+
+def a_pi_with_a_disk_comes_up(folder: Path) -> None:
+    """Nobody tells it where to boot from, so it boots what is on its disk, and asks for an address as a system does."""
+    with Network() as net:
+        net.host("pi", None, mac=f"{PI_4.oui}:0a:0b:0c")
+        pi = virtual_pi(folder, net, PI_4.dhcp(waits=(1.0,)))
+        pi.disk = True
+        with Manager(net, folder, [pi.mac], with_options(forget_43_and_66)) as manager:
+            pi.power_on()
+            try:
+                assert wait_for(lambda: "up at 172.30.4.11" in pi.text), pi.history
+                assert manager.is_up()
+            finally:
+                pi.power_off()
+
+
+class Reset:
+    """A kernel that does nothing but reset the board."""
+
+    def run(self, downloaded: Downloaded, wire: Wire) -> None:
+        """That was it."""
+
+    def cut(self) -> None:
+        """It does not run."""
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+class ResetsAtOnce(VirtualPi):
+    def make_machine(self) -> Machine:
+        return Reset()
+
+
+def a_pi_that_only_starts_cold(folder: Path) -> None:
+    boot = folder / "boot"
+    boot.mkdir(parents=True)
+    write_files(boot, FILES)
+    with Network() as net:
+        net.host("pi", None, mac=f"{PI_4.oui}:0a:0b:0c")
+        pi = virtual_pi(folder, net, replace(PI_4, warm_boot=False), ResetsAtOnce)
+        with Manager(net, boot, [pi.mac], lambda reply: reply):
+            for boots in (1, 2):
+                pi.power_on()
+                assert wait_for(lambda: pi.state is PiState.DEAD), pi.history
+                assert (pi.text, len(pi.boots)) == ("hangs after a reset", boots)
+                pi.power_off()
+
+
+def wait_for(reached: Callable[[], bool], limit: float = 60) -> bool:
+    end = time.monotonic() + limit
+    while not reached() and time.monotonic() < end:
+        threading.Event().wait(0.05)
+    return reached()
+
+
 JOBS: Mapping[str, Callable[[Path], None]] = {
     **{f"{name}: boots": case.run for name, case in GOOD.items()},
     **{f"{name}: fails": case.run for name, case in BAD.items()},
+    "4 with a disk, no boot server: comes up": a_pi_with_a_disk_comes_up,
+    "4 that only starts cold: a power cycle helps": a_pi_that_only_starts_cold,
     "three 3b at once: each its own address": own_addresses,
     "three 3b at once, OFFERs to all: stolen": stolen_addresses,
 }
