@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from dhcp.packet import Value
-from dhcp.policy import BROADCAST, BROADCAST_MAC, Action, DhcpPolicy, DhcpSettings, Reply
+from dhcp.policy import Action, DhcpPolicy, DhcpSettings, Reply
 from dhcp.server import DhcpServer
 from lab import frames
 from lab.bootrom import BootFailed, BootRom, Downloaded
@@ -242,7 +242,7 @@ def unpinned(reply: Reply) -> Reply:
 
 
 def to_all(reply: Reply) -> Reply:
-    return replace(reply, address=BROADCAST, mac=BROADCAST_MAC)
+    return replace(reply, address=IPv4Address("255.255.255.255"), mac="ff:ff:ff:ff:ff:ff")
 
 
 def with_options(change: Callable[[dict[int, Value]], object]) -> Callable[[Reply], Reply]:
