@@ -354,7 +354,12 @@ class _Transfer:
         datagram: Datagram | None = first
         end = self._stack.clock() + self._style.timeout
         while self._stack.clock() < end:
-            if datagram is not None and datagram.source_port == peer and self._client.from_server(datagram, self._name):
+            if datagram is None or not self._client.from_server(datagram, self._name):
+                pass
+            elif datagram.source_port != peer:
+                if datagram.payload[:2] == b"\0\6":  # a second answer to one request, from a port of its own
+                    self._complain_of_oack()
+            else:
                 check_error(datagram)
                 count = len(self._blocks)
                 last = self._take(datagram.payload)
@@ -390,11 +395,14 @@ class _Transfer:
                 raise Hung(f"{self._name}: hangs at block {number}, which came again")
         return False
 
+    def _complain_of_oack(self) -> None:
+        self._client.complaints.append(f"{self._name}: a second OACK")
+        if not self._stack.quirks.second_oack:
+            raise Hung(f"{self._name}: hangs at a second OACK")
+
     def _take_options(self, payload: bytes) -> None:
         if self._options_taken or self._blocks:
-            self._client.complaints.append(f"{self._name}: a second OACK")
-            if not self._stack.quirks.second_oack:
-                raise Hung(f"{self._name}: hangs at a second OACK")
+            self._complain_of_oack()
         words = payload[2:].rstrip(b"\0").split(b"\0")
         options = {key.lower(): value for key, value in zip(words[::2], words[1::2], strict=False)}
         self._options_taken = True
