@@ -1,116 +1,84 @@
-"""The NTP thread: one socket, kernel receive timestamps, the state of the kernel's clock. No rule of the protocol."""
+"""The NTP thread: one socket, kernel receive timestamps, the clients it has heard. No rule of the protocol.
+
+The hot path is `_answer_waiting`: a request like one that the policy has answered before, under the same clock state,
+gets the same first 24 bytes again, and its own three times. All others take `_decide`, through parse and policy.
+"""
 
 from __future__ import annotations
 
 import collections
-import ctypes
-import itertools
 import logging
-import math
-import selectors
+import select
 import socket
 import struct
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from ntp.packet import HEADER_SIZE, Leap, NtpPacket, PacketError, short, timestamp
-from ntp.policy import UNSYNCHRONISED_STRATUM, ClockState, Ignore, NtpPolicy
+from ntp.clock import LOCAL_STRATUM, SystemClock
+from ntp.packet import (
+    HEAD_SIZE,
+    HEADER_SIZE,
+    NANOSECONDS,
+    ORIGIN,
+    RECEIVE,
+    TRANSMIT,
+    NtpPacket,
+    PacketError,
+    timestamp,
+    write_timestamp,
+)
+from ntp.policy import ClockState, Ignore, NtpPolicy
 from utility.hosts import Host
 from utility.service import Report, Reporter, Stage, Waker
 
 log = logging.getLogger("piman.ntp")
 
-REPORT_INTERVAL = 10.0  # between two reports of one Pi
-MAX_REPORTED = 4096  # addresses whose last report is remembered
-CLOCK_INTERVAL = 1.0  # between two looks at the kernel's clock state
-BATCH = 64  # datagrams between two looks at the waker
+REPORT_INTERVAL = 10  # seconds between two reports of one Pi
+MAX_CLIENTS = 4096  # addresses that are remembered
+CLOCK_INTERVAL = 1.0  # between two looks at the clock's state
+CHRONYD_INTERVAL = 5.0  # between two questions to chronyd
+BATCH = 64  # datagrams between two looks at the clock's state and at `stop`
 MAX_DATAGRAM = 2048
+MAX_CONTROL = 64
+RECEIVE_BUFFER = 1 << 20
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it. Also the type of the control message.
 TIMESPEC = struct.Struct("@ll")
-TRANSMIT_TIME = struct.Struct("!Q")
-TRANSMIT_OFFSET = HEADER_SIZE - TRANSMIT_TIME.size
-
-# adjtimex(2)
-STA_UNSYNC = 0x0040
-TIME_INS, TIME_DEL = 1, 2
-
-SYNCHRONISED_STRATUM = 3
-SYNCHRONISED_ID = bytes([127, 0, 0, 1])
-LOCAL_STRATUM = 10
-LOCAL_ID = bytes([127, 127, 1, 1])
-LOCAL_DISPERSION, LOCAL_DRIFT, MAX_LOCAL_DISPERSION = 0.01, 15e-6, 1.0  # s, s/s, s
+POLL_RANGE = range(1, 18)  # log2 of the seconds that a client may tell us in earnest
 
 
-class _Timex(ctypes.Structure):
-    """struct timex of <sys/timex.h>."""
+@dataclass(slots=True)
+class NtpClient:
+    """Who asked for the time. name is empty for one that hosts.csv does not know.
 
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),  # microseconds
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("unused", ctypes.c_byte * 256),  # the rest, and room
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class KernelClock:
-    """What adjtimex(2) says of the system clock. max_error in seconds: how far off it is at the worst."""
-
-    synchronised: bool
-    leap: Leap
-    max_error: float
-
-
-def read_kernel_clock() -> KernelClock:
-    """Ask the kernel. Needs no rights. A kernel that cannot tell counts as not synchronised."""
-    timex = _Timex()
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-    if state < 0:
-        return KernelClock(False, Leap.NONE, MAX_LOCAL_DISPERSION)
-    leap = {TIME_INS: Leap.INSERT, TIME_DEL: Leap.DELETE}.get(state, Leap.NONE)
-    return KernelClock(not timex.status & STA_UNSYNC, leap, timex.maxerror / 1e6)
-
-
-def clock_state(kernel: KernelClock, unix_ns: int, age: float, precision: int, local_stratum: int | None) -> ClockState:
-    """What we may honestly say of the clock.
-
-    unix_ns        now, which is also the reference time: the kernel does not tell when it was last set
-    age            seconds since the server began
-    local_stratum  of a clock that nothing sets; None: such a clock is not to be followed
-
-    Synchronised: some program (chronyd, timesyncd) sets the clock. The kernel knows how far off it may be, and that
-    is our root dispersion; it does not know from what stratum, and 3 is what a client of public servers is: reference
-    id 127.0.0.1, "this host". Not synchronised: Pis without a clock on a network without another are still better
-    off with ours, all the same one: stratum 10, the reference id 127.127.1.1 that means "local clock" everywhere, and
-    a dispersion that grows by 15 ppm. It stops at 1 s: clients drop what is above 1.5 s, and then had no time at all.
+    poll      seconds between its requests, as it says; 0: it does not say
+    last      Unix time of its last request, in whole seconds
+    interval  seconds between its last two requests, as we saw it; 0: there was one
     """
-    if kernel.synchronised:
-        stratum, name, dispersion = SYNCHRONISED_STRATUM, SYNCHRONISED_ID, kernel.max_error
-    else:
-        stratum, name = local_stratum or UNSYNCHRONISED_STRATUM, LOCAL_ID
-        dispersion = min(LOCAL_DISPERSION + age * LOCAL_DRIFT, MAX_LOCAL_DISPERSION)
-    leap = kernel.leap if kernel.synchronised else Leap.NONE
-    return ClockState(leap, stratum, precision, 0, short(dispersion), name, timestamp(unix_ns))
 
-
-def measure_precision() -> int:
-    """The precision of the clock as log2 of seconds: the least step between two readings (RFC 5905, section 7.3)."""
-    readings = [time.time_ns() for _ in range(200)]
-    steps = [later - earlier for earlier, later in itertools.pairwise(readings) if later > earlier]
-    return max(-30, math.ceil(math.log2(min(steps, default=1000) / 1e9)))
+    address: str
+    name: str = ""
+    mac: str = ""
+    version: int = 0
+    poll: int = 0
+    last: int = 0
+    interval: int = 0
+    requests: int = 0
+    reported: int = 0  # Unix time of the last report
 
 
 class NtpServer:
     """Answers on one address, so that answers come from where they were asked for. Raises OSError if it is taken.
 
-    host_of   the Pi of an address, None for others; Pis are reported as heard every 10 s at most
-    clock     the clock's state, asked once a second; None: the kernel's
-    counters  how many requests were answered, and dropped for each reason
+    host_of        the Pi of an address, None for others; Pis are reported as heard every 10 s at most
+    clock          the clock's state, asked once a second; None: the system's, see clock.py
+    local_stratum  of a clock that nothing sets; None: such a clock is not to be followed
+    counters       how many requests were answered, and dropped for each reason
+
+    `_lock` guards which clients there are; what is in one of them is written by the thread of `run` alone.
     """
 
     name = "ntp"
@@ -126,22 +94,24 @@ class NtpServer:
         local_stratum: int | None = LOCAL_STRATUM,
     ) -> None:
         self._policy, self._host_of, self._report = policy, host_of, report
-        self._local_stratum = local_stratum
-        self._clock = clock or self._kernel_clock
-        self._precision = measure_precision()
-        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._clients: OrderedDict[str, NtpClient] = OrderedDict()  # who was reported longest ago first
         self._state: ClockState | None = None
-        self._state_at = 0.0
-        self._reported: dict[str, float] = {}
+        self._state_until = self._ask_at = 0.0  # monotonic
+        self._heads: dict[int, bytes] = {}  # of `_state`: first byte and poll of a request -> first bytes of its reply
+        self._request, self._reply = bytearray(MAX_DATAGRAM), bytearray(HEADER_SIZE)
         self._stopping = False
         self.counters: collections.Counter[str] = collections.Counter()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             self._socket.bind((str(address), port))
         except OSError:
             self._socket.close()
             raise
+        self._system = SystemClock(local_stratum)
+        self._clock = clock or self._system.state
         self._waker = Waker()
 
     @property
@@ -151,78 +121,140 @@ class NtpServer:
 
     def run(self) -> None:
         """Answer until `stop`."""
-        with selectors.DefaultSelector() as selector, self._socket:
-            selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._waker, selectors.EVENT_READ)
+        poll = select.poll()  # a selector object costs more than an answer does
+        for source in (self._socket, self._system, self._waker):
+            poll.register(source, select.POLLIN)
+        own = self._socket.fileno()
+        try:
             while not self._stopping:
-                selector.select()
-                self._answer_batch()
-        self._waker.close()
+                now = time.monotonic()
+                if now >= self._ask_at:
+                    self._system.ask()
+                    self._ask_at = now + CHRONYD_INTERVAL
+                for ready, _events in poll.poll((self._ask_at - now) * 1000 + 1):
+                    if ready != own and self._system.receive():
+                        self._state_until = 0.0
+                while not self._stopping and self._answer_waiting():
+                    pass
+        finally:
+            self._socket.close()
+            self._system.close()
+            self._waker.close()
 
     def stop(self) -> None:
         """End `run` soon. Any thread, any number of times."""
         self._stopping = True
         self._waker.wake()
 
-    def _answer_batch(self) -> None:
+    def clients(self) -> list[NtpClient]:
+        """Who has asked, as copies, in the order of their addresses. Any thread."""
+        with self._lock:
+            found = [replace(each) for each in self._clients.values()]
+        return sorted(found, key=lambda each: IPv4Address(each.address))
+
+    def _answer_waiting(self) -> bool:
+        """Answer a batch of what has come; return whether there may be more."""
+        self._renew_state(time.monotonic())
+        receive, send, now_ns = self._socket.recvmsg_into, self._socket.sendto, time.time_ns
+        request, reply, heads, clients = self._request, self._reply, self._heads, self._clients
+        into = [request]
+        answered, more = 0, True
         for _ in range(BATCH):
             try:
-                data, control, _flags, peer = self._socket.recvmsg(MAX_DATAGRAM, 64)
+                size, control, _flags, peer = receive(into, MAX_CONTROL)
             except BlockingIOError:
-                return
-            self._answer(data, _received_at(control), peer)
+                more = False
+                break
+            seconds, nanoseconds = _received_at(control)
+            key = request[0] << 8 | request[2]
+            head = heads.get(key) if size >= HEADER_SIZE else None
+            if head is None:
+                head = self._decide(bytes(request[:size]), seconds, nanoseconds, peer)
+                if head is None:
+                    continue
+            reply[:HEAD_SIZE] = head
+            reply[ORIGIN] = request[TRANSMIT]
+            write_timestamp(reply, RECEIVE, seconds, nanoseconds)
+            # As late as can be: what happens after this line is in the client's error.
+            sent = now_ns()
+            write_timestamp(reply, TRANSMIT.start, sent // NANOSECONDS, sent % NANOSECONDS)
+            try:
+                send(reply, peer)
+            except OSError as error:  # no route back, a full buffer: the client will ask again
+                self._drop("could not be sent", peer, str(error))
+                continue
+            answered += 1
+            client = clients.get(peer[0])
+            if client is None:
+                client = self._admit(peer[0])
+            client.requests += 1
+            if seconds != client.last:
+                self._note(client, seconds)
+        if answered:
+            self.counters["answered"] += answered
+        return more
 
-    def _answer(self, data: bytes, received_ns: int, peer: tuple[str, int]) -> None:
-        now = time.monotonic()
-        address = IPv4Address(peer[0])
+    def _decide(self, data: bytes, seconds: int, nanoseconds: int, peer: tuple[str, int]) -> bytes | None:
+        """The first bytes of the answer to a request, by the readable way; None: there is none."""
         try:
             request = NtpPacket.parse(data)
         except PacketError as error:
             self._drop("malformed", peer, str(error))
-            return
-        decision = self._policy.receive(request, address, timestamp(received_ns), self._clock_at(now), now)
+            return None
+        received = timestamp(seconds * NANOSECONDS + nanoseconds)
+        now = time.monotonic()
+        decision = self._policy.receive(request, IPv4Address(peer[0]), received, self._renew_state(now), now)
         if isinstance(decision, Ignore):
             self._drop(decision.reason, peer, decision.reason)
-            return
-        reply = bytearray(decision.packet.encode())
-        # As late as can be: what happens after this line is in the client's error.
-        TRANSMIT_TIME.pack_into(reply, TRANSMIT_OFFSET, timestamp(time.time_ns()))
-        try:
-            self._socket.sendto(reply, peer)
-        except OSError as error:  # no route back, a full buffer: the client will ask again
-            self._drop("could not be sent", peer, str(error))
-            return
-        self.counters["answered"] += 1
-        if now >= self._reported.get(peer[0], 0.0):
-            self._report_heard(address, now)
+            return None
+        head = decision.packet.encode()[:HEAD_SIZE]
+        if self._policy.limit is None:  # else the next one may be refused
+            self._heads[data[0] << 8 | data[2]] = head
+        return head
 
     def _drop(self, reason: str, peer: tuple[str, int], detail: str) -> None:
         self.counters[reason] += 1
         log.debug("%s:%s: dropped: %s", *peer, detail)
 
-    def _report_heard(self, address: IPv4Address, now: float) -> None:
-        """Tell that a Pi was heard. For others it is remembered too that there is nothing to tell."""
-        if len(self._reported) >= MAX_REPORTED:
-            self._reported.clear()
-        self._reported[str(address)] = now + REPORT_INTERVAL
-        host = self._host_of(address)
-        if host is not None:
-            self._report(Report(host.mac, Stage.UP, heard="NTP request", sent="time"))
-
-    def _clock_at(self, now: float) -> ClockState:
-        if self._state is None or now - self._state_at >= CLOCK_INTERVAL:
-            self._state, self._state_at = self._clock(), now
+    def _renew_state(self, now: float) -> ClockState:
+        if self._state is None or now >= self._state_until:
+            self._state, self._state_until = self._clock(), now + CLOCK_INTERVAL
+            self._heads.clear()
         return self._state
 
-    def _kernel_clock(self) -> ClockState:
-        age = time.monotonic() - self._began
-        return clock_state(read_kernel_clock(), time.time_ns(), age, self._precision, self._local_stratum)
+    # The clients
+
+    def _admit(self, address: str) -> NtpClient:
+        """A new client; where there are too many, the one goes that was reported longest ago."""
+        client = NtpClient(address)
+        with self._lock:
+            if len(self._clients) >= MAX_CLIENTS:
+                self._clients.popitem(last=False)
+            self._clients[address] = client
+        return client
+
+    def _note(self, client: NtpClient, seconds: int) -> None:
+        """The first request of a client within a second: how it asks, and now and then that it was heard."""
+        client.interval = max(0, seconds - client.last) if client.last else 0
+        client.last = seconds
+        if 0 <= seconds - client.reported < REPORT_INTERVAL:  # below: the clock was set back
+            return
+        client.reported = seconds
+        client.version = self._request[0] >> 3 & 7
+        client.poll = 1 << self._request[2] if self._request[2] in POLL_RANGE else 0
+        with self._lock:
+            self._clients.move_to_end(client.address)
+        host = self._host_of(IPv4Address(client.address))
+        client.name, client.mac = (host.name, host.mac) if host else ("", "")
+        if host is not None:
+            every = f", every {client.poll} s" if client.poll else ""
+            facts = {"ntp": f"version {client.version}{every}", "ntp_at": str(seconds)}
+            self._report(Report(host.mac, Stage.UP, heard="NTP request", sent="time", facts=facts))
 
 
-def _received_at(control: list[tuple[int, int, bytes]]) -> int:
-    """When the kernel took the datagram from the wire, Unix time in nanoseconds; now, if it does not say."""
+def _received_at(control: list[tuple[int, int, bytes]]) -> tuple[int, int]:
+    """When the kernel took the datagram from the wire, Unix time in seconds and nanoseconds; now, if it is silent."""
     for level, kind, data in control:
-        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(data) >= TIMESPEC.size:
-            seconds, nanoseconds = TIMESPEC.unpack_from(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return time.time_ns()
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= TIMESPEC.size:
+            return TIMESPEC.unpack_from(data)
+    return divmod(time.time_ns(), NANOSECONDS)

@@ -57,6 +57,7 @@ tftp/transfer.py
 tftp/files.py
 tcp/packet.py
 tcp/session.py
+ntp/chrony.py
 ntp/packet.py
 ntp/policy.py
 monitoring/diagnosis.py

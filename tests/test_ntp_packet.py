@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ntp.packet import ERA, UNIX_EPOCH, Leap, Mode, NtpPacket, PacketError, short, timestamp, unix_ns
+from ntp.packet import (
+    ERA,
+    UNIX_EPOCH,
+    Leap,
+    Mode,
+    NtpPacket,
+    PacketError,
+    short,
+    timestamp,
+    unix_ns,
+    write_timestamp,
+)
 
 GOLDEN = NtpPacket(
     leap=Leap.DELETE,
@@ -94,6 +105,15 @@ class TestTime:
     def test_there_and_back_in_any_era(self, ns: int, error: int) -> None:
         assert 0 <= timestamp(ns) < ERA
         assert unix_ns(timestamp(ns), ns + error) == ns
+
+    @given(st.integers(-(10**19), 10**20))
+    @example((2**32 - UNIX_EPOCH) * 10**9 - 1)  # era 0 ends, in February 2036
+    @example((2**32 - UNIX_EPOCH) * 10**9)  # era 1 begins
+    @example((2**32 - UNIX_EPOCH) * 10**9 + 1)
+    def test_the_quick_form_is_the_same(self, ns: int) -> None:
+        buffer = bytearray(b"x" * 24)
+        write_timestamp(buffer, 8, *divmod(ns, 10**9))
+        assert buffer == b"x" * 8 + timestamp(ns).to_bytes(8) + b"x" * 8
 
     def test_short_format(self) -> None:
         assert [short(value) for value in (0, 1, 0.5, 1e-9, -1, 1e9)] == [0, 65536, 32768, 1, 0, 0xFFFFFFFF]

@@ -13,12 +13,19 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ntp import chrony
 from ntp import server as server_module
-from ntp.packet import Leap, Mode, NtpPacket, timestamp, unix_ns
-from ntp.policy import ClockState, NtpPolicy
-from ntp.server import KernelClock, NtpServer, clock_state, measure_precision, read_kernel_clock
-from tests.test_ntp_packet import GOLDEN
+from ntp.clock import KernelClock
+from ntp.packet import Leap, Mode, NtpPacket, unix_ns
+from ntp.policy import ClockState, NtpPolicy, RateLimit, make_reply
+from ntp.server import NtpClient, NtpServer
+from tests.test_ntp_chrony import GOLDEN as TRACKING
+from tests.test_ntp_chrony import GOLDEN_BYTES
+from tests.test_ntp_clock import chronyd_that_answers
+from tests.test_ntp_packet import GOLDEN, packets
 from tests.test_ntp_policy import CLOCK
 from utility.hosts import Host
 from utility.service import Report, Stage
@@ -43,6 +50,16 @@ def serving(
         server.stop()
 
 
+class Unsendable:
+    """A socket with no way back to who asked."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self.recvmsg_into, self.close, self.fileno = real.recvmsg_into, real.close, real.fileno
+
+    def sendto(self, _data: bytes, _peer: object) -> int:
+        raise OSError("Network is unreachable")
+
+
 @contextlib.contextmanager
 def client(server: NtpServer) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
@@ -63,7 +80,9 @@ def test_an_answer_with_true_times() -> None:
     assert (reply.mode, reply.stratum, reply.origin_time) == (Mode.SERVER, 3, GOLDEN.transmit_time)
     received, sent = unix_ns(reply.receive_time, before), unix_ns(reply.transmit_time, before)
     assert before <= received < sent <= after
-    assert reports == [Report(PI.mac, Stage.UP, heard="NTP request", sent="time")]
+    (report,) = reports
+    facts = {"ntp": "version 4", "ntp_at": str(received // 10**9)}
+    assert report == Report(PI.mac, Stage.UP, heard="NTP request", sent="time", facts=facts)
     assert server.counters == {"answered": 1}
 
 
@@ -85,24 +104,142 @@ def test_garbage_is_dropped_counted_and_survived(caplog: pytest.LogCaptureFixtur
     assert all(each.levelno == logging.DEBUG for each in caplog.records)
 
 
-def test_strangers_are_answered_and_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_are_answered_and_not_reported() -> None:
     reports: list[Report] = []
     asked: list[IPv4Address] = []
-    monkeypatch.setattr(server_module, "MAX_REPORTED", 1)
     with serving(reports, asked.append) as server, client(server) as asking:
-        server._reported["172.30.4.99"] = 0.0  # a table that is full begins anew
         for _ in range(3):
             asking.send(GOLDEN.encode())
             asking.recv(1000)
-        assert list(server._reported) == ["127.0.0.1"]
     assert reports == []
     assert asked == [LOOPBACK]
+
+
+def test_the_prepared_way_is_the_readable_way() -> None:
+    """Each request twice, at the least: by the policy the first time, from what was prepared the second."""
+    state = [CLOCK]
+    server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None, lambda: state[0])
+
+    @given(packets, st.booleans(), st.sampled_from([1, 2, 3, 4]), st.sampled_from([CLOCK, replace(CLOCK, stratum=16)]))
+    def answers(packet: NtpPacket, longer: bool, version: int, clock: ClockState) -> None:
+        request = replace(packet, version=version, mode=Mode.CLIENT)
+        if state[0] != clock:
+            state[0], server._state_until = clock, 0.0
+        for _ in range(2):
+            asking.send(request.encode() + b"extension" * longer)
+            assert not server._answer_waiting()
+            data = asking.recv(1000)
+            reply = NtpPacket.parse(data)
+            expected = make_reply(request, reply.receive_time, clock)
+            assert data == replace(expected, transmit_time=reply.transmit_time).encode()
+            assert 0 <= reply.transmit_time - reply.receive_time < 10 << 32
+        assert len(server._heads) >= 1
+
+    with client(server) as asking:
+        answers()
+    server.stop()
+    server.run()
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_on_both_sides_of_2036(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    era_1 = 2**32 - 2_208_988_800
+    monkeypatch.setattr(server_module, "_received_at", lambda _control: (era_1 - 1, 999_999_999))
+    monkeypatch.setattr("time.time_ns", lambda: era_1 * 10**9 + step)
+    server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None, lambda: CLOCK)
+    with client(server) as asking:
+        for _ in range(2):
+            asking.send(GOLDEN.encode())
+            server._answer_waiting()
+            reply = NtpPacket.parse(asking.recv(1000))
+            assert reply.receive_time >> 32 == 0xFFFFFFFF
+            assert reply.transmit_time >> 32 == (0xFFFFFFFF if step < 0 else 0)
+            assert unix_ns(reply.transmit_time, 10**9 * era_1) == era_1 * 10**9 + step
+    server.stop()
+    server.run()
+
+
+def test_a_limit_holds_on_the_quick_way_too() -> None:
+    policy = NtpPolicy(RateLimit(burst=2, interval=1000.0))
+    server = NtpServer(LOOPBACK, 0, policy, lambda _: None, lambda _: None, lambda: CLOCK)
+    with client(server) as asking:
+        for _ in range(5):
+            asking.send(GOLDEN.encode())
+        server._answer_waiting()
+        answers = [NtpPacket.parse(asking.recv(1000)) for _ in range(3)]
+    assert [each.stratum for each in answers] == [3, 3, 0]
+    assert answers[2].reference_id == b"RATE"
+    assert server.counters == {"answered": 3, "asks too often": 2}
+    server.stop()
+    server.run()
+
+
+class TestClients:
+    def test_who_asks_and_how(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        arrival = [0, 0]
+        monkeypatch.setattr(server_module, "_received_at", lambda _control: tuple(arrival))
+        reports: list[Report] = []
+        server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: PI, reports.append, lambda: CLOCK)
+        assert server.clients() == []
+        with client(server) as asking:
+            for seconds, poll in ((1000, 6), (1000, 6), (1002, 6), (1009, 6), (1010, 10), (400, 10), (464, 0)):
+                arrival[0] = seconds
+                asking.send(replace(GOLDEN, version=3, poll=poll).encode())
+                server._answer_waiting()
+                found = server.clients()
+                if seconds == 1002:
+                    asked = NtpClient("127.0.0.1", "pi1", PI.mac, 3, 64, last=1002, interval=2, requests=3)
+                    assert found == [replace(asked, reported=1000)]
+        # Reported every ten seconds, and at once after the clock was set back.
+        assert [each.facts for each in reports] == [
+            {"ntp": "version 3, every 64 s", "ntp_at": "1000"},
+            {"ntp": "version 3, every 1024 s", "ntp_at": "1010"},
+            {"ntp": "version 3, every 1024 s", "ntp_at": "400"},
+            {"ntp": "version 3", "ntp_at": "464"},
+        ]
+        assert found == [NtpClient("127.0.0.1", "pi1", PI.mac, 3, 0, 464, interval=64, requests=7, reported=464)]
+        server.stop()
+        server.run()
+
+    def test_the_table_is_bounded_and_forgets_the_one_reported_longest_ago(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server_module, "MAX_CLIENTS", 3)
+        server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None, lambda: CLOCK)
+        for seconds, number in enumerate((1, 2, 3, 1, 4), start=100):
+            address = f"172.30.4.{number}"
+            server._note(server._clients.get(address) or server._admit(address), seconds * 10)
+        assert [each.address for each in server.clients()] == ["172.30.4.1", "172.30.4.3", "172.30.4.4"]
+        server.stop()
+        server.run()
+
+
+def test_chronyds_word_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with chronyd_that_answers([GOLDEN_BYTES]) as port:
+        monkeypatch.setattr(chrony, "PORT", port)
+        server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        with client(server) as asking:
+            deadline = time.monotonic() + 10
+            while True:  # what was asked before chronyd answered is answered from the kernel's state
+                asking.send(GOLDEN.encode())
+                reply = NtpPacket.parse(asking.recv(1000))
+                if reply.stratum == 4 or time.monotonic() > deadline:
+                    break
+        server.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert (reply.stratum, reply.reference_id) == (4, TRACKING.reference_id)
 
 
 def test_a_reply_that_cannot_be_sent_is_counted() -> None:
     reports: list[Report] = []
     server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: PI, reports.append, lambda: CLOCK)
-    server._answer(GOLDEN.encode(), time.time_ns(), ("127.0.0.1", 0))
+    with client(server) as asking:
+        asking.send(GOLDEN.encode())
+        server._socket = Unsendable(server._socket)  # type: ignore[assignment]
+        server._answer_waiting()
     assert server.counters == {"could not be sent": 1}
     assert reports == []
     server.stop()
@@ -114,20 +251,20 @@ def test_a_taken_port_is_an_error() -> None:
         NtpServer(LOOPBACK, server.port, NtpPolicy(), lambda _: None, lambda _: None)
 
 
-def test_the_kernels_clock_by_default_and_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_clock_by_default_and_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
 
     def read() -> KernelClock:
         reads.append(1)
         return KernelClock(True, Leap.DELETE, 0.25)
 
-    monkeypatch.setattr(server_module, "read_kernel_clock", read)
+    monkeypatch.setattr("ntp.clock.read_kernel_clock", read)
     server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None)
-    state = server._clock_at(100.0)
+    state = server._renew_state(100.0)
     assert (state.leap, state.stratum, state.root_dispersion) == (Leap.DELETE, 3, 16384)
-    server._clock_at(100.9)
+    server._renew_state(100.9)
     assert len(reads) == 1
-    server._clock_at(101.0)
+    server._renew_state(101.0)
     assert len(reads) == 2
     server.stop()
     server.run()  # ends at once, and closes
@@ -135,38 +272,8 @@ def test_the_kernels_clock_by_default_and_once_a_second(monkeypatch: pytest.Monk
 
 def test_when_the_kernel_says_nothing_of_the_arrival() -> None:
     stamp = struct.pack("@ll", 5, 7)
-    assert server_module._received_at([(1, 99, b""), (socket.SOL_SOCKET, 35, stamp)]) == 5_000_000_007
-    before = time.time_ns()
-    assert server_module._received_at([(socket.SOL_SOCKET, 35, b"short")]) >= before
-
-
-class TestClock:
-    def test_synchronised(self) -> None:
-        state = clock_state(KernelClock(True, Leap.INSERT, 0.5), 10**18, 99.0, -21, 10)
-        assert state == ClockState(Leap.INSERT, 3, -21, 0, 32768, bytes([127, 0, 0, 1]), timestamp(10**18))
-
-    def test_local_with_a_dispersion_that_grows_to_a_second(self) -> None:
-        kernel = KernelClock(False, Leap.INSERT, 16.0)
-        states = [clock_state(kernel, 10**18, age, -21, 10) for age in (0.0, 10_000.0, 1e9)]
-        assert [each.root_dispersion for each in states] == [656, 10486, 65536]
-        assert {(each.leap, each.stratum, each.reference_id) for each in states} == {
-            (Leap.NONE, 10, bytes([127, 127, 1, 1]))
-        }
-
-    def test_local_and_not_to_be_followed(self) -> None:
-        assert clock_state(KernelClock(False, Leap.NONE, 16.0), 10**18, 0.0, -21, None).stratum == 16
-
-    def test_this_kernel(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        kernel = read_kernel_clock()
-        assert 0 <= kernel.max_error < 100
-        assert -30 <= measure_precision() < 0
-
-    def test_a_kernel_that_cannot_tell(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Library:
-            def __init__(self, _name: None, use_errno: bool) -> None: ...
-
-            def adjtimex(self, _timex: object) -> int:
-                return -1
-
-        monkeypatch.setattr("ctypes.CDLL", Library)
-        assert read_kernel_clock() == KernelClock(False, Leap.NONE, 1.0)
+    assert server_module._received_at([(1, 99, b""), (socket.SOL_SOCKET, 35, stamp)]) == (5, 7)
+    before = int(time.time())
+    seconds, nanoseconds = server_module._received_at([(socket.SOL_SOCKET, 35, b"short")])
+    assert before <= seconds <= time.time()
+    assert 0 <= nanoseconds < 10**9

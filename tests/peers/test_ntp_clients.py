@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -65,7 +66,11 @@ def test_chronyd_takes_our_time(tmp_path: Path, version: int) -> None:
         assert found, said
         assert abs(float(found[1])) < 0.005
         assert server.counters["answered"] >= 3
-        assert reports == [Report(PI.mac, Stage.UP, heard="NTP request", sent="time")]
+        assert [(each.mac, each.stage) for each in reports] == [(PI.mac, Stage.UP)]
+        (client,) = server.clients()
+        assert (client.name, client.version, client.requests) == ("pi1", version, server.counters["answered"])
+        assert client.poll > 0
+        assert reports[0].facts["ntp"].startswith(f"version {version}, every ")
 
 
 def test_chronyd_refuses_a_clock_that_says_it_is_worth_nothing(tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_ntpdate_reads_stratum_and_offset() -> None:
         found = re.search(r"([+-][0-9.]+) \+/- ([0-9.]+) \S+ s7 ", said)
         assert found, said
         assert abs(float(found[1])) < 0.005
-        assert reports == [Report(PI.mac, Stage.UP, heard="NTP request", sent="time")]
+        assert [(each.mac, each.stage) for each in reports] == [(PI.mac, Stage.UP)]
 
 
 def test_ntpdate_understands_the_kiss() -> None:
@@ -92,3 +97,28 @@ def test_ntpdate_understands_the_kiss() -> None:
         done = net.run("pi", ["ntpdate", "-q", str(MANAGER)], timeout=20)
         assert done.returncode != 0, done.stdout + done.stderr
         assert server.counters["answered"] >= 1
+
+
+def test_a_chronyd_beside_us_says_what_our_clock_is_worth(tmp_path: Path) -> None:
+    """It keeps the manager's clock and serves nobody; what it says of it is what the Pis are told."""
+    words = [
+        "-u",
+        "root",
+        "-x",
+        "-d",
+        "port 0",
+        "local stratum 5",
+        f"pidfile {tmp_path}/pid",
+        "bindcmdaddress 127.0.0.1",
+    ]
+    with network() as net:
+        keeper = net.popen("mgr", ["chronyd", *words, f"driftfile {tmp_path}/drift"])
+        deadline = time.monotonic() + 30
+        while net.run("mgr", ["chronyc", "-h", "127.0.0.1", "-c", "tracking"]).returncode:
+            assert keeper.poll() is None
+            assert time.monotonic() < deadline
+        with serving(net, [], None):
+            answer = ""
+            while time.monotonic() < deadline and " s5 " not in answer:
+                answer = net.run("pi", ["ntpdate", "-q", str(MANAGER)], timeout=20).stdout
+            assert " s5 " in answer
