@@ -1,0 +1,1 @@
+"""The benchmark: our servers beside their peers, on one machine, in turn."""

@@ -1,0 +1,388 @@
+"""Measures our servers beside their peers and says whether the promised ratios hold. Run it with tests/bench/run.sh.
+
+Peer and ours are started in turn, several times, each for the same loads; a ratio is the median of the ratios of
+neighbours, so that a machine that grows slower meanwhile does not decide. Everything is bounded in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import click
+
+from tests.bench import servers
+from tests.bench.servers import SERVER, Server, cpu_seconds, in_space, make_wire, running
+
+RESULTS = servers.ROOT / "build" / "bench"
+LOADERS = servers.ROOT / ".cache" / "bench"
+LOAD_PATIENCE = 90.0
+KINDS = ("tftp", "dhcp", "ntp", "image")
+
+BLOCK_SIZE = 1468
+RESERVED = 10_000
+DNSMASQ_RESERVED, DNSMASQ_BOOTS = 2_000, 300
+IMAGE_CLIENTS = 100
+
+Run = dict[str, float]
+Maker = Callable[[Path], Server]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One way to load a server. words: a program of .cache/bench and its arguments."""
+
+    key: str
+    words: Sequence[str]
+    gigabytes: float = 0.0  # how much it moves, where that is asked
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a kind's servers did: server -> load -> runs."""
+
+    runs: dict[str, dict[str, list[Run]]] = field(default_factory=dict)
+
+    def add(self, server: str, load: str, run: Run) -> None:
+        self.runs.setdefault(server, {}).setdefault(load, []).append(run)
+
+    def values(self, server: str, load: str, key: str) -> list[float]:
+        return [run[key] for run in self.runs[server][load]]
+
+    def median(self, server: str, load: str, key: str) -> float:
+        return statistics.median(self.values(server, load, key))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table. `value` is held against `limit`: at least, or at most."""
+
+    what: str
+    against: str
+    ours: str
+    theirs: str
+    value: float
+    limit: float
+    at_most: bool
+    unit: str  # of value: "x", "us"
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is done: the default run stays under 10 minutes, the quick one under 2."""
+
+    folder: Path
+    quick: bool
+
+    @property
+    def rounds(self) -> int:
+        return 1 if self.quick else 3
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def load_once(load: Load, process_cpu: Callable[[], float]) -> Run:
+    """Run a load generator once; raises where it says that something was wrong."""
+    before = process_cpu()
+    program, *arguments = load.words
+    done = subprocess.run(
+        in_space("load", [str(LOADERS / program), *arguments]),
+        capture_output=True,
+        text=True,
+        timeout=LOAD_PATIENCE,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(load.words)}: exit {done.returncode}: {done.stdout}{done.stderr}")
+    run: Run = {key: float(value) for key, value in json.loads(done.stdout).items()}
+    run["cpu_s"] = process_cpu() - before
+    if load.gigabytes:
+        run["cpu_s_per_gb"] = run["cpu_s"] / load.gigabytes
+    return run
+
+
+def measure(measured: Measured, plan: Plan, make: Maker, loads: Sequence[Load]) -> None:
+    """Start the server, put each load on it in turn, stop it."""
+    server = make(plan.folder)
+    with running(server, plan.folder) as process:
+        for load in loads:
+            try:
+                run = load_once(load, lambda: cpu_seconds(process))
+            except RuntimeError as error:
+                raise click.ClickException(f"{server.name}: {error}") from None
+            measured.add(server.name, load.key, run)
+            shown = {key: value for key, value in run.items() if key not in ("right", "ok", "wrong", "failed", "lost")}
+            say(f"  {server.name:<13} {load.key:<14} " + "  ".join(f"{key} {value:g}" for key, value in shown.items()))
+
+
+def pair_ratio(measured: Measured, ours: tuple[str, str], theirs: tuple[str, str], key: str) -> float:
+    pairs = zip(measured.values(*ours, key), measured.values(*theirs, key), strict=False)
+    return statistics.median(mine / peer for mine, peer in pairs)
+
+
+def ratio_row(
+    measured: Measured, what: str, ours: tuple[str, str], theirs: tuple[str, str], key: str, unit: str, limit: float,
+    note: str = "", at_most: bool = False,
+) -> Row:  # fmt: skip
+    """A row of a ratio ours / theirs; `ours` and `theirs` are (server, load)."""
+    mine, peer = measured.median(*ours, key), measured.median(*theirs, key)
+    digits = ".2f" if mine < 100 else ",.0f"
+    value = pair_ratio(measured, ours, theirs, key)
+    return Row(what, theirs[0], f"{mine:{digits}} {unit}", f"{peer:{digits}} {unit}", value, limit, at_most, "x", note)
+
+
+# ------------------------------------------------------------------------------------------------------------- TFTP
+
+
+def bench_tftp(plan: Plan) -> tuple[Measured, list[Row]]:
+    boot = plan.folder / "boot" / servers.BOOT_FILE
+    size = boot.stat().st_size
+    head = ["tftpload", str(SERVER), str(servers.TFTP_PORT), servers.BOOT_FILE, str(boot)]
+
+    def load(clients: int, transfers: int, window: int) -> Load:
+        words = [*head, str(clients), str(transfers), str(BLOCK_SIZE), str(window)]
+        return Load(f"{clients}, window {window or 1}", words, transfers * size / 1e9)
+
+    lock_step = [
+        load(clients, 20 if clients == 1 else 200 if clients == 200 else 100, 0) for clients in (1, 10, 50, 200)
+    ]
+    windows = [load(50, 100, window) for window in (4, 16, 44)]
+    if plan.quick:
+        lock_step, windows = [load(1, 10, 0), load(50, 50, 0), load(200, 200, 0)], [load(50, 50, 16)]
+    ours = servers.piman("tftp", servers.TFTP_PORT, 200)
+    measured = Measured()
+    for _ in range(plan.rounds):
+        measure(measured, plan, servers.dnsmasq_tftp, lock_step)
+        measure(measured, plan, ours, [*lock_step, *windows])
+        measure(measured, plan, servers.atftpd, windows)
+    rows = []
+    for clients, limit in ((1, 1.0), (50, 1.2), (200, 1.2)):
+        key = f"{clients}, window 1"
+        what = f"TFTP lock-step, {clients} client{'s' * (clients > 1)}"
+        rows.append(ratio_row(measured, what, ("piman-tftp", key), ("dnsmasq-tftp", key), "mb_per_s", "MB/s", limit))
+        spread = [
+            statistics.median(run["p99_ms"] / run["p50_ms"] for run in measured.runs[server][key])
+            for server in ("piman-tftp", "dnsmasq-tftp")
+        ]
+        told = [f"{each:.2f}" for each in spread]
+        rows.append(Row(f"  its p99 / p50, {clients}", "its own p50", told[0], told[1], spread[0], 1.2, True, "x"))
+    mine = ("piman-tftp", "50, window 16")
+    what = "TFTP windowsize 16, 50 clients"
+    rows.append(ratio_row(measured, what, mine, ("atftpd", mine[1]), "mb_per_s", "MB/s", 3.0))
+    rows.append(ratio_row(measured, what, mine, ("piman-tftp", "50, window 1"), "mb_per_s", "MB/s", 4.0))
+    return measured, rows
+
+
+# ------------------------------------------------------------------------------------------------------------- DHCP
+
+
+def bench_dhcp(plan: Plan) -> tuple[Measured, list[Row]]:
+    def load(key: str, pis: int, outstanding: int) -> Load:
+        words = ["dhcpload", "veth-load", str(pis), str(outstanding), str(servers.FIRST_PI)]
+        return Load(key, words)
+
+    loads = [load("first boot", RESERVED, 32), load("again", RESERVED, 32)]
+    sweep = [] if plan.quick else [load(f"{each} outstanding", 2000, each) for each in (1, 8, 128)]
+    slow = load("first boot", DNSMASQ_BOOTS // (3 if plan.quick else 1), 32)
+    ours = servers.piman("dhcp", servers.DHCP_PORT, RESERVED)
+    measured = Measured()
+    for turn in range(plan.rounds):
+        for make in (servers.kea(RESERVED), ours):
+            measure(measured, plan, make, [*loads, *(sweep if turn == 0 else [])])
+    measure(measured, plan, servers.dnsmasq_dhcp(DNSMASQ_RESERVED), [slow])
+    mine = ("piman-dhcp", "first boot")
+    rows = [
+        ratio_row(measured, "DHCP, 10,000 reserved, first boot", mine, ("kea", "first boot"), "per_s", "/s", 2.0),
+        ratio_row(measured, "DHCP, the same Pis again", ("piman-dhcp", "again"), ("kea", "again"), "per_s", "/s", 2.0),
+        ratio_row(
+            measured, "DHCP, first boot", mine, ("dnsmasq-dhcp", "first boot"), "per_s", "/s", 50.0,
+            f"dnsmasq with {DNSMASQ_RESERVED} hosts, one round",
+        ),
+    ]  # fmt: skip
+    return measured, rows
+
+
+# -------------------------------------------------------------------------------------------------------------- NTP
+
+
+def bench_ntp(plan: Plan) -> tuple[Measured, list[Row]]:
+    def load(outstanding: int, seconds: float) -> Load:
+        words = ["ntpload", str(SERVER), str(servers.NTP_PORT), str(seconds), str(outstanding)]
+        return Load(f"{outstanding} outstanding", words)
+
+    loads = [load(16, 2), load(1, 1)] + ([] if plan.quick else [load(4, 1), load(64, 1)])
+    ours = servers.piman("ntp", servers.NTP_PORT, 200)
+    measured = Measured()
+    for _ in range(plan.rounds + 2 * (not plan.quick)):
+        measure(measured, plan, servers.chronyd, loads)
+        measure(measured, plan, ours, loads)
+    mine, peer = ("piman-ntp", "16 outstanding"), ("chronyd", "16 outstanding")
+    rows = [ratio_row(measured, "NTP, 16 outstanding", mine, peer, "per_s", "/s", 0.6)]
+    pairs = zip(
+        *(measured.values(name, "1 outstanding", "offset_us_p50") for name in ("piman-ntp", "chronyd")), strict=True
+    )
+    apart = statistics.median(abs(mine - peer) for mine, peer in pairs)
+    told = [f"{measured.median(name, '1 outstanding', 'offset_us_p50'):.2f} us" for name in ("piman-ntp", "chronyd")]
+    rows.append(Row("  its offset at p50, 1 outstanding", "chronyd", told[0], told[1], apart, 2.0, True, "us"))
+    return measured, rows
+
+
+# ------------------------------------------------------------------------------------------------------------ image
+
+
+def bench_image(plan: Plan) -> tuple[Measured, list[Row]]:
+    image = plan.folder / "www" / "image"
+
+    def load(clients: int, rounds: int, http: bool) -> Load:
+        port = servers.HTTP_PORT if http else servers.IMAGE_PORT
+        how = ["http", "/image"] if http else ["hello", str(servers.HELLO_PORT)]
+        words = ["tcpload", str(SERVER), str(port), str(clients), str(rounds), str(image), str(servers.FIRST_PI), *how]
+        return Load(f"{clients} clients", words, clients * rounds * image.stat().st_size / 1e9)
+
+    amounts = [(1, 10), (20, 1), (100, 1)] if plan.quick else [(1, 20), (20, 2), (100, 1)]
+    ours = servers.piman("hello", servers.IMAGE_PORT, 200)
+    measured = Measured()
+    for _ in range(plan.rounds):
+        measure(measured, plan, servers.nginx, [load(*amount, http=True) for amount in amounts])
+        measure(measured, plan, ours, [load(*amount, http=False) for amount in amounts])
+    rows = []
+    for clients, _ in amounts:
+        mine, peer = ("piman-hello", f"{clients} clients"), ("nginx", f"{clients} clients")
+        what = f"image to {clients} Pi{'s' * (clients > 1)}"
+        rows.append(ratio_row(measured, what, mine, peer, "mb_per_s", "MB/s", 1.0))
+        rows.append(ratio_row(measured, "  its CPU per GB", mine, peer, "cpu_s_per_gb", "s/GB", 1.1, at_most=True))
+    return measured, rows
+
+
+# ------------------------------------------------------------------------------------------------------ what is told
+
+BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
+    "tftp": bench_tftp,
+    "dhcp": bench_dhcp,
+    "ntp": bench_ntp,
+    "image": bench_image,
+}
+
+
+def machine() -> dict[str, str | int]:
+    """What it ran on, for who reads the numbers later."""
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    packages = ("dnsmasq-base", "atftpd", "kea-dhcp4-server", "chrony", "nginx-light")
+    shown = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${Version}, ", *packages], capture_output=True, text=True, check=False
+    )
+    return {
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "cpu": model.partition(":")[2].strip(),
+        "cores": os.cpu_count() or 0,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "peers": shown.stdout.strip(", "),
+    }
+
+
+def table(rows: Sequence[Row], markdown: bool) -> list[str]:
+    lines = [("what", "piman", "peer", "", "ratio", "wanted", "")]
+    for row in rows:
+        value = f"{row.value:.2f}{'x' if row.unit == 'x' else ' ' + row.unit}"
+        limit = f"{'<=' if row.at_most else '>='} {row.limit:g}{'x' if row.unit == 'x' else ' ' + row.unit}"
+        note = "" if row.holds else "falls short"
+        lines.append(
+            (row.what, row.ours, row.theirs, row.against, value, limit, "; ".join(filter(None, (note, row.note))))
+        )
+    if markdown:
+        head, *body = ("| " + " | ".join(each.strip() for each in line) + " |" for line in lines)
+        return [head, "|" + "---|" * len(lines[0]), *body]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return ["  ".join(each.ljust(width) for each, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def load_average() -> str:
+    return " ".join(f"{each:.2f}" for each in os.getloadavg())
+
+
+def run_kind(kind: str, plan: Plan) -> list[Row]:
+    say(f"{kind}:")
+    before, began = load_average(), time.monotonic()
+    measured, rows = BENCHES[kind](plan)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = {
+        "machine": machine(),
+        "quick": plan.quick,
+        "seconds": round(time.monotonic() - began, 1),
+        "load_average": {"before": before, "after": load_average()},
+        "rows": [asdict(row) for row in rows],
+        "runs": measured.runs,
+    }
+    (RESULTS / f"{kind}.json").write_text(json.dumps(result, indent=1) + "\n")
+    return rows
+
+
+def stored_rows(kind: str) -> tuple[str, list[Row]]:
+    try:
+        result = json.loads((RESULTS / f"{kind}.json").read_text())
+    except OSError:
+        raise click.ClickException(f"{kind}: nothing was measured yet; run tests/bench/run.sh {kind}") from None
+    about = result["machine"]
+    text = f"{about['when']}, {about['cpu']}, {about['cores']} cores, Python {about['python']}; {about['peers']}"
+    return text, [Row(**row) for row in result["rows"]]
+
+
+@contextlib.contextmanager
+def files() -> Iterator[Path]:
+    """A folder with the boot file and the image, of bytes that nothing can compress or mix up."""
+    with tempfile.TemporaryDirectory(prefix="piman-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # servers that give up root must read it
+        for where, size in (("boot/" + servers.BOOT_FILE, 8_000_000), ("www/image", 64_000_000)):
+            (folder / where).parent.mkdir()
+            (folder / where).write_bytes(os.urandom(size))
+        yield folder
+
+
+@click.command()
+@click.argument("kinds", nargs=-1, type=click.Choice(KINDS))
+@click.option("--quick", is_flag=True, help="One round of less: under 2 minutes.")
+@click.option("--markdown", is_flag=True, help="Measure nothing: the last results, as the table of a README.")
+def main(kinds: tuple[str, ...], quick: bool, markdown: bool) -> None:
+    """Compare our servers with their peers; without KINDS all of them. Results and plots are in build/bench."""
+    chosen = kinds or KINDS
+    if markdown:
+        stored = [stored_rows(kind) for kind in chosen]
+        click.echo("\n".join(table([row for _, rows in stored for row in rows], markdown=True)))
+        click.echo("\n" + "\n".join(dict.fromkeys(about for about, _ in stored)))
+        return
+    make_wire(IMAGE_CLIENTS)
+    say(f"{os.cpu_count()} cores for the server, the load and all else that runs; load average {load_average()}")
+    with files() as folder:
+        plan = Plan(folder, quick)
+        rows = [row for kind in chosen for row in run_kind(kind, plan)]
+    from tests.bench.plots import plot
+
+    for kind in chosen:
+        plot(json.loads((RESULTS / f"{kind}.json").read_text())["runs"], kind, RESULTS / f"{kind}.png")
+    click.echo("\n".join(table(rows, markdown=False)))
+    short = [row for row in rows if not row.holds]
+    click.echo(f"\n{len(rows) - len(short)} of {len(rows)} hold; load average {load_average()}; {RESULTS}")
+    sys.exit(1 if short else 0)
+
+
+if __name__ == "__main__":
+    main()
