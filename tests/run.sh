@@ -45,7 +45,8 @@ ruff format --check .
 ruff check .
 python -m mypy --strict .
 # busybox's read has -t, and `IFS= read` means what it says.
-shellcheck -S warning -e SC1007,SC3045 make_zipapp.sh install/*.sh install/*/*.sh install/initram/init tests/run.sh .ci/run
+shellcheck -S warning -e SC1007,SC3045 make_zipapp.sh install/*.sh install/*/*.sh install/initram/init tests/run.sh tests/bench/run.sh \
+    .ci/run
 
 echo "== unit tests"
 world coverage run -m pytest tests --ignore=tests/peers --ignore=tests/lab

@@ -170,12 +170,11 @@ def atftpd(folder: Path) -> Server:
 def dnsmasq_dhcp(hosts: int) -> Callable[[Path], Server]:
     def make(folder: Path) -> Server:
         config = folder / "dnsmasq.conf"
-        lines = [
-            "port=0", "interface=veth-server", "bind-interfaces", "user=root", "group=root", "no-ping",
-            "log-facility=-", "quiet-dhcp", f"dhcp-range={FIRST_PI},static,255.255.0.0,600", "dhcp-authoritative", "dhcp-lease-max=20000",
-            f"dhcp-leasefile={folder / 'dnsmasq.leases'}", f"pid-file={folder / 'dnsmasq.pid'}",
-            *(f"dhcp-host={mac_of(number)},{FIRST_PI + number},pi{number}" for number in range(hosts)),
-        ]  # fmt: skip
+        lines = ["port=0", "interface=veth-server", "bind-interfaces", "user=root", "group=root", "no-ping"]
+        lines += ["log-facility=-", "quiet-dhcp", "dhcp-authoritative", "dhcp-lease-max=20000"]
+        lines += [f"dhcp-range={FIRST_PI},static,255.255.0.0,600", f"pid-file={folder / 'dnsmasq.pid'}"]
+        lines += [f"dhcp-leasefile={folder / 'dnsmasq.leases'}"]
+        lines += [f"dhcp-host={mac_of(number)},{FIRST_PI + number},pi{number}" for number in range(hosts)]
         config.write_text("\n".join(lines) + "\n")
         (folder / "dnsmasq.leases").unlink(missing_ok=True)
         return Server("dnsmasq-dhcp", ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"], DHCP_PORT, {})
