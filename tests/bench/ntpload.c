@@ -1,8 +1,9 @@
 /* ntpload ADDRESS PORT SECONDS OUTSTANDING
  * Keeps OUTSTANDING NTP client requests under way and checks each answer: length, version, mode, stratum, and that it
- * carries the transmit time of a request of ours that was not answered yet. Prints one JSON line: requests a second, the
- * offset that a client would compute (RFC 5905, section 8; our clock is the server's, so a perfect answer has 0), and the
- * round trip. Exits with 1 after a wrong answer, or when more than 1 in 1000 were lost. */
+ * carries the transmit time of a request of ours that was not answered yet. What half a second of silence leaves open is
+ * lost, and asked again. Prints one JSON line: requests a second, the offset that a client would compute (RFC 5905, section
+ * 8; our clock is the server's, so a perfect answer has 0), and the round trip. Exits with 1 after a wrong answer, or when
+ * more than 1 in 1000 were lost. */
 #define _GNU_SOURCE
 #include "load.h"
 #include <arpa/inet.h>
@@ -15,7 +16,8 @@ enum { SIZE = 48, MAX_OUTSTANDING = 1024, MAX_SAMPLES = 4000000 };
 static const uint64_t EPOCH = 2208988800u; /* 1970 in seconds since 1900 */
 
 struct request {
-    uint64_t stamp; /* as sent; 0: answered */
+    uint64_t stamp;  /* as sent; 0: answered */
+    uint64_t before; /* of the one that was given up: its answer may still come */
 };
 static struct request requests[MAX_OUTSTANDING];
 static double offsets[MAX_SAMPLES], round_trips[MAX_SAMPLES];
@@ -60,7 +62,7 @@ int main(int count, char **words) {
     channel = socket(AF_INET, SOCK_DGRAM, 0);
     if (channel < 0 || connect(channel, (struct sockaddr *)&to, sizeof to))
         die("socket");
-    struct timeval patience = {.tv_usec = 200000};
+    struct timeval patience = {.tv_usec = 500000};
     setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 
     size_t ok = 0, lost = 0, wrong = 0;
@@ -72,12 +74,18 @@ int main(int count, char **words) {
         ssize_t size = recv(channel, answer, sizeof answer, 0);
         uint64_t arrived = stamp_now();
         if (size < 0) {
-            for (int slot = 0; slot < outstanding; slot++, lost++)
+            for (int slot = 0; slot < outstanding; slot++, lost++) {
+                requests[slot].before = requests[slot].stamp;
                 ask(slot);
+            }
             continue;
         }
         uint64_t origin = size == SIZE ? read_stamp(answer + 24) : 0;
         int slot = (int)(origin & 1023);
+        if (origin && requests[slot].before == origin) {
+            requests[slot].before = 0;
+            continue; /* late */
+        }
         if (size != SIZE || (answer[0] & 0x3f) != 0x24 || answer[1] < 1 || answer[1] > 15 || slot >= outstanding ||
             origin == 0 || requests[slot].stamp != origin) {
             wrong++;
