@@ -345,14 +345,16 @@ def run_kind(kind: str, plan: Plan) -> list[Row]:
     return rows
 
 
-def stored_rows(kind: str) -> tuple[str, list[Row]]:
+def stored_rows(kind: str) -> tuple[str, str, list[Row]]:
+    """Of the last run: what it ran on, how loaded that was, the rows."""
     try:
         result = json.loads((RESULTS / f"{kind}.json").read_text())
     except OSError:
         raise click.ClickException(f"{kind}: nothing was measured yet; run tests/bench/run.sh {kind}") from None
     about = result["machine"]
-    text = f"{about['when']}, {about['cpu']}, {about['cores']} cores, Python {about['python']}; {about['peers']}"
-    return text, [Row(**row) for row in result["rows"]]
+    text = f"{about['when'][:10]}, {about['cpu']}, {about['cores']} cores, Python {about['python']}; {about['peers']}."
+    loaded = f"{kind} {result['load_average']['before'].split()[0]}{' (--quick)' if result['quick'] else ''}"
+    return text, loaded, [Row(**row) for row in result["rows"]]
 
 
 @contextlib.contextmanager
@@ -376,8 +378,9 @@ def main(kinds: tuple[str, ...], quick: bool, markdown: bool) -> None:
     chosen = kinds or KINDS
     if markdown:
         stored = [stored_rows(kind) for kind in chosen]
-        click.echo("\n".join(table([row for _, rows in stored for row in rows], markdown=True)))
-        click.echo("\n" + "\n".join(dict.fromkeys(about for about, _ in stored)))
+        click.echo("\n".join(table([row for _, _, rows in stored for row in rows], markdown=True)))
+        click.echo("\n" + "\n".join(dict.fromkeys(about for about, _, _ in stored)))
+        click.echo("Load average before: " + ", ".join(loaded for _, loaded, _ in stored) + ".")
         return
     make_wire(IMAGE_CLIENTS)
     say(f"{os.cpu_count()} cores for the server, the load and all else that runs; load average {load_average()}")
