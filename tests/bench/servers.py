@@ -97,11 +97,12 @@ def running(server: Server, folder: Path) -> Iterator[psutil.Process]:
 
 
 def is_bound(pid: int, port: int) -> bool:
-    """Whether the port is bound, or listened at, in the process's network (proc(5))."""
-    for table in ("udp", "tcp"):
+    """Whether the UDP port is bound, or the TCP port listened at, in the process's network (proc(5))."""
+    for table, state in (("udp", "07"), ("tcp", "0A")):  # what the last server left in TIME_WAIT does not count
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-                if int(line.split()[1].rpartition(":")[2], 16) == port:
+                fields = line.split()
+                if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == state:
                     return Path(f"/proc/{pid}/comm").read_text().strip() != "ip"
     return False
 
