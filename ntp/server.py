@@ -10,7 +10,6 @@ import collections
 import logging
 import select
 import socket
-import struct
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+from ntp.arrivals import Arrivals
 from ntp.clock import LOCAL_STRATUM, SystemClock
 from ntp.packet import (
     HEAD_SIZE,
@@ -41,12 +41,8 @@ REPORT_INTERVAL = 10  # seconds between two reports of one Pi
 MAX_CLIENTS = 4096  # addresses that are remembered
 CLOCK_INTERVAL = 1.0  # between two looks at the clock's state
 CHRONYD_INTERVAL = 5.0  # between two questions to chronyd
-BATCH = 64  # datagrams between two looks at the clock's state and at `stop`
-MAX_DATAGRAM = 2048
-MAX_CONTROL = 64
+BATCH = 32  # datagrams between two looks at the clock's state and at `stop`
 RECEIVE_BUFFER = 1 << 20
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it. Also the type of the control message.
-TIMESPEC = struct.Struct("@ll")
 POLL_RANGE = range(1, 18)  # log2 of the seconds that a client may tell us in earnest
 
 
@@ -99,12 +95,13 @@ class NtpServer:
         self._state: ClockState | None = None
         self._state_until = self._ask_at = 0.0  # monotonic
         self._heads: dict[int, bytes] = {}  # of `_state`: first byte and poll of a request -> first bytes of its reply
-        self._request, self._reply = bytearray(MAX_DATAGRAM), bytearray(HEADER_SIZE)
+        self._peers: dict[bytes, tuple[tuple[str, int], NtpClient]] = {}  # socket address -> the same, and whose it is
+        self._reply = bytearray(HEADER_SIZE)
         self._stopping = False
         self.counters: collections.Counter[str] = collections.Counter()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            self._arrivals = Arrivals(self._socket, BATCH)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             self._socket.bind((str(address), port))
         except OSError:
@@ -155,19 +152,16 @@ class NtpServer:
     def _answer_waiting(self) -> bool:
         """Answer a batch of what has come; return whether there may be more."""
         self._renew_state(time.monotonic())
-        receive, send, now_ns = self._socket.recvmsg_into, self._socket.sendto, time.time_ns
-        request, reply, heads, clients = self._request, self._reply, self._heads, self._clients
-        into = [request]
-        answered, more = 0, True
-        for _ in range(BATCH):
-            try:
-                size, control, _flags, peer = receive(into, MAX_CONTROL)
-            except BlockingIOError:
-                more = False
-                break
-            seconds, nanoseconds = _received_at(control)
-            key = request[0] << 8 | request[2]
-            head = heads.get(key) if size >= HEADER_SIZE else None
+        arrivals, reply, heads, peers = self._arrivals, self._reply, self._heads, self._peers
+        send, now_ns = self._socket.sendto, time.time_ns
+        answered, taken = 0, arrivals.take()
+        for number in range(taken):
+            request = arrivals.packets[number]
+            seconds, nanoseconds = arrivals.received_at(number)
+            sender = bytes(arrivals.senders[number])
+            peer, client = peers.get(sender) or (arrivals.sender(number), None)
+            size = arrivals.sizes[number]
+            head = heads.get(request[0] << 8 | request[2]) if size >= HEADER_SIZE else None
             if head is None:
                 head = self._decide(bytes(request[:size]), seconds, nanoseconds, peer)
                 if head is None:
@@ -184,15 +178,14 @@ class NtpServer:
                 self._drop("could not be sent", peer, str(error))
                 continue
             answered += 1
-            client = clients.get(peer[0])
             if client is None:
-                client = self._admit(peer[0])
+                client = self._admit(sender, peer)
             client.requests += 1
             if seconds != client.last:
-                self._note(client, seconds)
+                self._note(client, seconds, request)
         if answered:
             self.counters["answered"] += answered
-        return more
+        return taken == BATCH
 
     def _decide(self, data: bytes, seconds: int, nanoseconds: int, peer: tuple[str, int]) -> bytes | None:
         """The first bytes of the answer to a request, by the readable way; None: there is none."""
@@ -224,24 +217,31 @@ class NtpServer:
 
     # The clients
 
-    def _admit(self, address: str) -> NtpClient:
-        """A new client; where there are too many, the one goes that was reported longest ago."""
-        client = NtpClient(address)
-        with self._lock:
-            if len(self._clients) >= MAX_CLIENTS:
-                self._clients.popitem(last=False)
-            self._clients[address] = client
+    def _admit(self, sender: bytes, peer: tuple[str, int]) -> NtpClient:
+        """The client of a socket address; where there are too many, the one goes that was reported longest ago."""
+        address = peer[0]
+        client = self._clients.get(address)
+        if client is None:
+            client = NtpClient(address)
+            with self._lock:
+                if len(self._clients) >= MAX_CLIENTS:
+                    self._clients.popitem(last=False)
+                    self._peers.clear()  # it is among them
+                self._clients[address] = client
+        if len(self._peers) >= MAX_CLIENTS:
+            self._peers.clear()
+        self._peers[sender] = (peer, client)
         return client
 
-    def _note(self, client: NtpClient, seconds: int) -> None:
+    def _note(self, client: NtpClient, seconds: int, request: memoryview) -> None:
         """The first request of a client within a second: how it asks, and now and then that it was heard."""
         client.interval = max(0, seconds - client.last) if client.last else 0
         client.last = seconds
         if 0 <= seconds - client.reported < REPORT_INTERVAL:  # below: the clock was set back
             return
         client.reported = seconds
-        client.version = self._request[0] >> 3 & 7
-        client.poll = 1 << self._request[2] if self._request[2] in POLL_RANGE else 0
+        client.version = request[0] >> 3 & 7
+        client.poll = 1 << request[2] if request[2] in POLL_RANGE else 0
         with self._lock:
             self._clients.move_to_end(client.address)
         host = self._host_of(IPv4Address(client.address))
@@ -250,11 +250,3 @@ class NtpServer:
             every = f", every {client.poll} s" if client.poll else ""
             facts = {"ntp": f"version {client.version}{every}", "ntp_at": str(seconds)}
             self._report(Report(host.mac, Stage.UP, heard="NTP request", sent="time", facts=facts))
-
-
-def _received_at(control: list[tuple[int, int, bytes]]) -> tuple[int, int]:
-    """When the kernel took the datagram from the wire, Unix time in seconds and nanoseconds; now, if it is silent."""
-    for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= TIMESPEC.size:
-            return TIMESPEC.unpack_from(data)
-    return divmod(time.time_ns(), NANOSECONDS)

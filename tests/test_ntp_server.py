@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from ntp import chrony
 from ntp import server as server_module
+from ntp.arrivals import Arrivals
 from ntp.clock import KernelClock
 from ntp.packet import Leap, Mode, NtpPacket, unix_ns
 from ntp.policy import ClockState, NtpPolicy, RateLimit, make_reply
@@ -54,7 +54,7 @@ class Unsendable:
     """A socket with no way back to who asked."""
 
     def __init__(self, real: socket.socket) -> None:
-        self.recvmsg_into, self.close, self.fileno = real.recvmsg_into, real.close, real.fileno
+        self.close, self.fileno = real.close, real.fileno
 
     def sendto(self, _data: bytes, _peer: object) -> int:
         raise OSError("Network is unreachable")
@@ -144,7 +144,7 @@ def test_the_prepared_way_is_the_readable_way() -> None:
 @pytest.mark.parametrize("step", [-1, 1])
 def test_on_both_sides_of_2036(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     era_1 = 2**32 - 2_208_988_800
-    monkeypatch.setattr(server_module, "_received_at", lambda _control: (era_1 - 1, 999_999_999))
+    monkeypatch.setattr(Arrivals, "received_at", lambda *_: (era_1 - 1, 999_999_999))
     monkeypatch.setattr("time.time_ns", lambda: era_1 * 10**9 + step)
     server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None, lambda: CLOCK)
     with client(server) as asking:
@@ -177,7 +177,7 @@ def test_a_limit_holds_on_the_quick_way_too() -> None:
 class TestClients:
     def test_who_asks_and_how(self, monkeypatch: pytest.MonkeyPatch) -> None:
         arrival = [0, 0]
-        monkeypatch.setattr(server_module, "_received_at", lambda _control: tuple(arrival))
+        monkeypatch.setattr(Arrivals, "received_at", lambda *_: tuple(arrival))
         reports: list[Report] = []
         server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: PI, reports.append, lambda: CLOCK)
         assert server.clients() == []
@@ -208,8 +208,14 @@ class TestClients:
         server = NtpServer(LOOPBACK, 0, NtpPolicy(), lambda _: None, lambda _: None, lambda: CLOCK)
         for seconds, number in enumerate((1, 2, 3, 1, 4), start=100):
             address = f"172.30.4.{number}"
-            server._note(server._clients.get(address) or server._admit(address), seconds * 10)
+            sender = (address, 123)
+            server._note(server._admit(repr(sender).encode(), sender), seconds * 10, memoryview(GOLDEN.encode()))
         assert [each.address for each in server.clients()] == ["172.30.4.1", "172.30.4.3", "172.30.4.4"]
+        assert len(server._peers) == 1  # none is there that was forgotten
+        for port in range(1000, 1007):
+            server._admit(str(port).encode(), ("172.30.4.1", port))
+        assert len(server.clients()) == 3
+        assert len(server._peers) <= 3
         server.stop()
         server.run()
 
@@ -268,12 +274,3 @@ def test_the_systems_clock_by_default_and_once_a_second(monkeypatch: pytest.Monk
     assert len(reads) == 2
     server.stop()
     server.run()  # ends at once, and closes
-
-
-def test_when_the_kernel_says_nothing_of_the_arrival() -> None:
-    stamp = struct.pack("@ll", 5, 7)
-    assert server_module._received_at([(1, 99, b""), (socket.SOL_SOCKET, 35, stamp)]) == (5, 7)
-    before = int(time.time())
-    seconds, nanoseconds = server_module._received_at([(socket.SOL_SOCKET, 35, b"short")])
-    assert before <= seconds <= time.time()
-    assert 0 <= nanoseconds < 10**9
