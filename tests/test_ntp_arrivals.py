@@ -32,7 +32,6 @@ def test_each_with_its_size_sender_and_time() -> None:
         before = time.time_ns()
         for data in sent:
             far.send(data)
-        after = time.time_ns()
         seen, times = [], []
         for expected in (4, 2, 0):
             taken = arrivals.take()
@@ -43,8 +42,8 @@ def test_each_with_its_size_sender_and_time() -> None:
                 seconds, nanoseconds = arrivals.received_at(number)
                 times.append(seconds * 10**9 + nanoseconds)
         assert seen == [data[:ROOM] for data in sent]
-        assert times == sorted(times)
-        assert before <= times[0] <= times[-1] <= after
+        # Right after it was told to stamp what arrives, the kernel may still stamp what is taken.
+        assert before <= min(times) <= max(times) <= time.time_ns()
 
 
 def test_two_senders_can_be_told_apart() -> None:
