@@ -148,7 +148,8 @@ def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Servic
 
 def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Service]:
     """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
-    from dhcp.policy import DhcpPolicy, DhcpSettings
+    from dhcp.policy import DhcpPolicy
+    from dhcp.replies import DhcpSettings
     from dhcp.server import DhcpServer
     from monitoring.store import StoreError
     from monitoring.upkeep import PowerRestorer, Upkeep

@@ -1,6 +1,7 @@
-"""DHCP messages, and the frames they travel in, as bytes and as dataclasses. Must hold no decision and no socket.
+"""DHCP messages as bytes, as dataclasses, and as words for a human. Must hold no decision and no socket.
 
-RFC 2131 (the message), RFC 2132 (options), RFC 3396 (long options), RFC 4578 (options 93, 94, 97 of PXE clients).
+RFC 2131 (the message), RFC 2132 (options), RFC 3396 (long options), RFC 4578 (options 93, 94, 97 of PXE clients),
+RFC 3046, 3527 and 5107 (option 82 of relay agents).
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ class Option(IntEnum):
     CLIENT_IDENTIFIER = 61
     TFTP_SERVER_NAME = 66
     BOOT_FILE_NAME = 67
+    USER_CLASS = 77
+    RELAY_AGENT = 82
+    CLIENT_ARCHITECTURE = 93
     CLIENT_GUID = 97
+    ETHERBOOT = 175  # iPXE's own
     END = 255
 
 
@@ -366,165 +371,98 @@ def make_reply(
     )
 
 
-# --- what a Pi says of itself in option 97 ---------------------------------------------------------------------------
+# --- what a relay agent adds ---
 
-# Types of the new-style revision code, bits 4 to 11 (Raspberry Pi documentation, "Raspberry Pi revision codes").
-_MODELS = {
-    0x00: "Pi 1A",
-    0x01: "Pi 1B",
-    0x02: "Pi 1A+",
-    0x03: "Pi 1B+",
-    0x04: "Pi 2B",
-    0x06: "CM1",
-    0x08: "Pi 3B",
-    0x09: "Pi Zero",
-    0x0A: "CM3",
-    0x0C: "Pi Zero W",
-    0x0D: "Pi 3B+",
-    0x0E: "Pi 3A+",
-    0x10: "CM3+",
-    0x11: "Pi 4",
-    0x12: "Pi Zero 2 W",
-    0x13: "Pi 400",
-    0x14: "CM4",
-    0x15: "CM4S",
-    0x17: "Pi 5",
-    0x18: "CM5",
-    0x19: "Pi 500",
-    0x1A: "CM5 Lite",
+
+class RelayOption(IntEnum):
+    """Sub-options of option 82 (RFC 3046 section 2), as far as they are read here."""
+
+    LINK_SELECTION = 5  # RFC 3527
+    SERVER_OVERRIDE = 11  # RFC 5107
+
+
+def relay_address(packet: Packet, code: RelayOption) -> IPv4Address | None:
+    """An address among the sub-options of option 82; None where it is not there, or damaged."""
+    data = packet.raw(Option.RELAY_AGENT)
+    at = 0
+    while at + 2 <= len(data):
+        value = data[at + 2 : at + 2 + data[at + 1]]
+        if data[at] == code and len(value) == 4:
+            return IPv4Address(value)
+        at += 2 + data[at + 1]
+    return None
+
+
+# --- in words ---
+
+# Names of options that are not worth a name in code, but are worth one in a log (RFC 2132, the IANA registry).
+_NAMES = {
+    2: "time offset",
+    7: "log servers",
+    17: "root path",
+    26: "interface MTU",
+    33: "static routes",
+    40: "NIS domain",
+    44: "NetBIOS name servers",
+    80: "rapid commit",
+    81: "client FQDN",
+    91: "last transaction",
+    94: "client network interface",
+    116: "auto-configure",
+    118: "subnet selection",
+    119: "domain search",
+    121: "classless routes",
+    145: "forcerenew nonce",
+    150: "TFTP server address",
+    209: "configuration file",
+    210: "path prefix",
+    249: "Microsoft classless routes",
+    252: "proxy auto-discovery",
 }
-_NEW_STYLE = 1 << 23  # of a revision code; all boards that send one have it
-BOOT_ROM_GUID = b"\0" + b"\x44" * 16  # every Pi 3B and 2B v1.2: says nothing of the board
+_LONGEST = 64  # characters of a value that are shown
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
-    """What option 97 tells of a Pi. A hint: anyone can send it. Empty where it says nothing."""
-
-    model: str = ""  # "Pi 4"
-    serial: str = ""  # 8 hex digits, the low half
-    revision: str = ""  # hex, "d03114"
+def option_name(code: int) -> str:
+    """`lease time`, `option 224`."""
+    if code in _OPTION_CODES:
+        return Option(code).name.lower().replace("_", " ")
+    return _NAMES.get(code, f"option {code}")
 
 
-def _generation(fourcc: bytes) -> str:
-    """The digit of "RPi4" in either byte order, both are in the field; "" for another text."""
-    for text in (fourcc, fourcc[::-1]):
-        if text[:3] == b"RPi" and text[3:].isdigit():
-            return text[3:].decode()
-    return ""
+_OPTION_CODES = frozenset(Option)
 
 
-def parse_guid(guid: bytes) -> Board:
-    """Read option 97. A PC's, a malformed and a Pi 3B boot ROM's one give an empty Board.
-
-    EEPROM boot loaders of Pi 4 and 5: 00, "RPi4", revision, four bytes of the MAC, serial. The boot ROM of a 3B+,
-    bootcode.bin, and EEPROMs before March 2020: 00 and four times the serial. Numbers are little-endian.
-    """
-    if len(guid) != 17 or guid[0] or guid == BOOT_ROM_GUID:
-        return Board()
-    generation = _generation(guid[1:5])
-    if generation:
-        order = "<" if struct.unpack("<I", guid[5:9])[0] & _NEW_STYLE else ">"
-        revision, serial = struct.unpack(order + "I4xI", guid[5:17])
-        # Without the new-style bit in either order the number is no code that can be decoded: believe the fourcc.
-        known = _MODELS.get(revision >> 4 & 0xFF) if revision & _NEW_STYLE else None
-        return Board(known or f"Pi {generation}", f"{serial:08x}", f"{revision:x}")
-    if guid[1:5] * 4 == guid[1:]:
-        return Board(serial=f"{struct.unpack('<I', guid[1:5])[0]:08x}")
-    return Board()
+def printable(text: str, longest: int = _LONGEST) -> str:
+    """A stranger's text for a human: cut, and without a character that moves a cursor."""
+    cut = text if len(text) <= longest else text[: longest - 3] + "..."
+    return "".join(c if " " <= c <= "~" else "?" for c in cut)
 
 
-# --- Ethernet, IPv4 and UDP around a message -------------------------------------------------------------------------
-
-_ETHERNET = struct.Struct("!6s6sH")
-_IP = struct.Struct("!BBHHHBBH4s4s")
-_UDP = struct.Struct("!HHHH")
-_ETHERTYPE_IP = 0x0800
-_PROTOCOL_UDP = 17
-_DO_NOT_FRAGMENT = 0x4000
-_FRAGMENT = 0x3FFF  # more fragments, or an offset
-
-
-def _ones_sum(data: bytes) -> int:
-    """Sum of 16-bit words in one's complement (RFC 1071), 0 standing for 0xFFFF: 65536 is 1 modulo 65535."""
-    return int.from_bytes(data if len(data) % 2 == 0 else data + b"\0", "big") % 0xFFFF
+def _value_words(code: int, value: Value) -> str:
+    if code == Option.MESSAGE_TYPE and isinstance(value, int) and value in _MESSAGE_TYPES:
+        return "DHCP" + MessageType(value).name
+    if isinstance(value, bytes):
+        return printable(value.hex())
+    if isinstance(value, str):
+        return f'"{printable(value)}"'
+    if isinstance(value, tuple):
+        words = (option_name(item) if isinstance(item, int) else str(item) for item in value)
+        return printable(", ".join(words), 4 * _LONGEST)
+    return str(value)
 
 
-def _pseudo_header(source: bytes, destination: bytes, length: int) -> bytes:
-    return source + destination + struct.pack("!HH", _PROTOCOL_UDP, length)
+_MESSAGE_TYPES = frozenset(MessageType)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An Ethernet frame with one whole UDP datagram over IPv4. MACs are `aa:bb:cc:dd:ee:ff`."""
-
-    source_mac: str
-    destination_mac: str
-    source: IPv4Address
-    destination: IPv4Address
-    source_port: int
-    destination_port: int
-    payload: bytes
-
-    def encode(self) -> bytes:
-        length = _UDP.size + len(self.payload)
-        source, destination = self.source.packed, self.destination.packed
-        udp = _UDP.pack(self.source_port, self.destination_port, length, 0)
-        total = _ones_sum(_pseudo_header(source, destination, length) + udp + self.payload)
-        # 0 would say "no checksum" (RFC 768), so it is sent as 0xFFFF; the sum 0 stands for 0xFFFF as well.
-        udp = udp[:6] + (0xFFFF - total or 0xFFFF).to_bytes(2, "big")
-        fields = (0x45, 0, _IP.size + length, 0, _DO_NOT_FRAGMENT, 64, _PROTOCOL_UDP)
-        check = 0xFFFF - _ones_sum(_IP.pack(*fields, 0, source, destination))
-        ethernet = _ETHERNET.pack(_mac_bytes(self.destination_mac), _mac_bytes(self.source_mac), _ETHERTYPE_IP)
-        return ethernet + _IP.pack(*fields, check, source, destination) + udp + self.payload
-
-
-def _mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def _ip_payload(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Source, destination and payload of an IPv4 packet that carries whole UDP; what the frame was padded with goes."""
-    if len(data) < _IP.size:
-        raise PacketError("truncated IP header")
-    version, _tos, total, _id, fragment, _ttl, protocol, _check, source, destination = _IP.unpack_from(data)
-    size = (version & 15) * 4
-    if version >> 4 != 4 or not _IP.size <= size <= total <= len(data):
-        raise PacketError("IP lengths do not agree")
-    if protocol != _PROTOCOL_UDP or fragment & _FRAGMENT:
-        raise PacketError("not one whole UDP datagram")
-    if _ones_sum(data[:size]):
-        raise PacketError("IP checksum is wrong")
-    return source, destination, data[size:total]
-
-
-def parse_frame(data: bytes, checksum_ready: bool = True) -> Frame:
-    """Read a frame; PacketError where it is no UDP over IPv4 or a checksum is wrong.
-
-    checksum_ready    False for a frame from a neighbour on the same machine, whose UDP checksum is still to be filled
-                      in by a network card that it will never meet (TP_STATUS_CSUMNOTREADY in packet(7))
-    """
-    if len(data) < _ETHERNET.size:
-        raise PacketError("truncated Ethernet header")
-    to, sender, ethertype = _ETHERNET.unpack_from(data)
-    if ethertype != _ETHERTYPE_IP:
-        raise PacketError(f"not IPv4 but {ethertype:04x}")
-    source, destination, udp = _ip_payload(data[_ETHERNET.size :])
-    if len(udp) < _UDP.size:
-        raise PacketError("truncated UDP header")
-    source_port, destination_port, length, check = _UDP.unpack_from(udp)
-    if not _UDP.size <= length <= len(udp):
-        raise PacketError("UDP length does not agree")
-    udp = udp[:length]
-    # The boot ROM of a Pi 3 sends no UDP checksum at all, that is 0.
-    if check and checksum_ready and _ones_sum(_pseudo_header(source, destination, length) + udp):
-        raise PacketError("UDP checksum is wrong")
-    return Frame(
-        sender.hex(":"),
-        to.hex(":"),
-        IPv4Address(source),
-        IPv4Address(destination),
-        source_port,
-        destination_port,
-        udp[_UDP.size :],
-    )
+def describe(packet: Packet) -> str:
+    """The whole message in one line of words, for a log. Never raises."""
+    kind = packet.number(Option.MESSAGE_TYPE)
+    name = "DHCP" + MessageType(kind).name if kind in _MESSAGE_TYPES else f"message {packet.op}/{kind}"
+    head = [name, packet.mac or f"hardware {packet.htype}/{packet.chaddr.hex()}", f"xid {packet.xid:08x}"]
+    numbers = (("secs", packet.secs), ("hops", packet.hops), ("flags", packet.flags))
+    head += [f"{word} {number}" for word, number in numbers if number]
+    addresses = ("ciaddr", "yiaddr", "siaddr", "giaddr")
+    head += [f"{word} {getattr(packet, word)}" for word in addresses if getattr(packet, word) != NO_ADDRESS]
+    head += [f'{word} "{printable(getattr(packet, word))}"' for word in ("sname", "file") if getattr(packet, word)]
+    rest = (item for item in packet.options.items() if item[0] != Option.MESSAGE_TYPE)
+    return " ".join(head) + "".join(f"; {option_name(code)} {_value_words(code, value)}" for code, value in rest)

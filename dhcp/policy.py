@@ -1,206 +1,125 @@
-"""What to answer to a DHCP message: message and `now` in, actions out. Must hold no socket, clock, file or logger.
+"""What to do about a DHCP message: message and `now` in, actions out. Must hold no socket, clock, file or logger.
 
 The rules, in the order in which they are tried (RFC 2131 section 4.3):
 
- 1  Replies, relayed messages, other hardware than Ethernet, BOOTP: nothing.
- 2  A MAC that is not in hosts.csv: nothing on the wire, whatever it asks; its DISCOVER is reported.
- 3  DISCOVER: an OFFER of the address in hosts.csv. To a Pi's boot loader also what it needs to boot.
+ 1  Replies, other hardware than Ethernet, BOOTP: nothing. A relay agent's network decides what is given (RFC 3046);
+    one that is not in config.yaml: nothing, and a warning.
+ 2  A MAC that is not in hosts.csv gets what `unknown_pis` says:
+      ignore     nothing on the wire, whatever it asks; its DISCOVER is reported
+      approve    the same; one that looks like a Pi is reported as waiting for a human
+      pool       an address of the pool, after an ARP probe found nobody at it; then it is treated as a known one
+ 3  DISCOVER: an OFFER of its address. To a Pi's boot loader also what it needs to boot, as late as it can hear it.
  4  REQUEST with a server identifier (SELECTING): an ACK if it is ours. Another server's: nothing, and a warning.
- 5  REQUEST with option 50 alone (INIT-REBOOT), or with ciaddr (RENEWING, REBINDING): ACK if it is the address in
-    hosts.csv, else NAK.
- 6  INFORM: an ACK without address and times. DECLINE, RELEASE: reported.
+ 5  REQUEST with option 50 alone (INIT-REBOOT), or with ciaddr (RENEWING, REBINDING): ACK if it is its address and
+    one of the network it is on, else NAK. No record of that MAC: silence.
+ 6  INFORM: an ACK without address and times. RELEASE: reported; the pool has its address back.
+ 7  DECLINE: a warning. An address of hosts.csv stays what a human wrote; one of the pool rests for a while.
+ 8  What another DHCP server says to a Pi of ours, or to anyone, is a warning.
 
-Where a reply goes (RFC 2131 section 4.1): a NAK to all; to ciaddr if the client has it; to all if it set the broadcast
-flag; else straight to its MAC.
+Only the MAC counts, not option 61: boot ROM, kernel and system of one Pi say three different things there, or nothing,
+and are to have one address. Which program asks (boards.py) is taken from its DISCOVER.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
-from dhcp.packet import (
-    BOOT_ROM_GUID,
-    NO_ADDRESS,
-    Board,
-    MessageType,
-    Op,
-    Option,
-    Packet,
-    Value,
-    fit,
-    make_reply,
-    parse_guid,
+from dhcp.boards import Nature
+from dhcp.clients import EVENT_AGAIN, Client, Clients
+from dhcp.leases import Lease, Pool
+from dhcp.packet import NO_ADDRESS, MessageType, Op, Option, Packet, RelayOption, relay_address
+from dhcp.replies import (
+    Action,
+    DhcpSettings,
+    ForgetLease,
+    Ignore,
+    Notice,
+    Probe,
+    Question,
+    Replies,
+    Reply,
+    SaveLease,
+    Subnet,
 )
 from utility.hosts import Host
-from utility.service import Report, Severity, Stage
+from utility.service import Report, Stage
 
-BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
-BROADCAST = IPv4Address("255.255.255.255")
+PROBE_TIME = 0.4  # a machine on the same wire answers ARP within milliseconds; the most impatient client waits 0.5 s
 
-# Option 43 as a Pi's boot loader wants it (RFC 2132 section 8.4, sub-options of the PXE specification 2.1):
-#   06 01 03                        discovery control 3: no multicast, no broadcast discovery, the menu decides
-#   0a 04 00 "PXE"                  menu prompt, timeout 0
-#   09 17 0000 14 "Raspberry ..."   boot menu: entry 0
-# The three blanks are for the boot ROM of the Pi 3B, which compares 20 characters. Later loaders ignore what follows
-# "Raspberry Pi Boot", so all get the same.
-PI_BOOT_MENU = b"\x06\x01\x03" + b"\x0a\x04\x00PXE" + b"\x09\x17\x00\x00\x14Raspberry Pi Boot   " + b"\xff"
-
-BOOT_ROM_XID = 0x26F30339  # every Pi 3 loader sends this xid, whichever board
-# The boot ROM of the Pi 3B sleeps through a reply that comes within a second of its DISCOVER.
-BOOT_ROM_DELAY = 1.2
-
-MIN_MESSAGE = 576  # IP datagram that every client takes (RFC 2131 section 2)
-MAX_MESSAGE = 1500  # what fits an Ethernet frame, whatever the client says it takes
-IP_AND_UDP = 28
-
-MAX_CLIENTS = 16384  # remembered at once; hosts.csv is rarely as long
-EVENT_AGAIN = 5.0  # the same milestone within this time is the same boot, or a retry of it
-WARNING_AGAIN = 60.0
-
-# What a client without option 55 gets, in this order.
-STANDARD_LIST = (
-    Option.ROUTER,
-    Option.DOMAIN_NAME_SERVER,
-    Option.HOST_NAME,
-    Option.DOMAIN_NAME,
-    Option.BROADCAST_ADDRESS,
-    Option.NTP_SERVERS,
-)
+# The stage that an ACK to a program means. A boot loader of any kind has its lease; of our installer the hello
+# protocol tells.
+_STAGES: Mapping[Nature, Stage | None] = {Nature.INSTALLER: None, Nature.KERNEL: Stage.UP, Nature.SYSTEM: Stage.UP}
 
 
 @dataclass(frozen=True, slots=True)
-class DhcpSettings:
-    """What every lease says. `lease_time` in seconds. Without `ntp_servers` the server itself is one."""
+class _Exchange(Question):
+    """One message of somebody who has an address with us. `arrived`: before the address was probed."""
 
-    server: IPv4Address
-    network: IPv4Network
-    lease_time: int = 600
-    router: IPv4Address | None = None
-    dns: tuple[IPv4Address, ...] = ()
-    domain: str = ""
-    ntp_servers: tuple[IPv4Address, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A report to forward, and the Pi's name for the log; no name: a stranger, whose doings are logged at debug."""
-
-    report: Report
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Send `packet` to UDP `port` of `address`.
-
-    mac           where the frame goes; "": the client has its address, the kernel finds the way
-    not_before    the same clock as `now`; 0: at once
-    neighbour     the client will answer no ARP: pin `packet.yiaddr` to `packet.mac` before sending
-    notice        to forward once it is sent
-    """
-
-    packet: Packet
-    address: IPv4Address
-    mac: str = ""
-    port: int = 68
-    not_before: float = 0.0
-    neighbour: bool = False
-    notice: Notice | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ignore:
-    """No answer. `reason` is one of a fixed set, so that counting by it stays small."""
-
-    reason: str
-
-
-Action = Reply | Ignore | Notice
-
-
-class Role(Enum):
-    """What speaks from a Pi's MAC, by the vendor class it sends; the value is what a human reads."""
-
-    BOOT_LOADER = "the boot loader"
-    OTHER_PXE = "a PXE client that is no Pi"
-    INSTALLER = "the installer"
-    SYSTEM = "the operating system"
-
-
-# The stage that an ACK to it means.
-_STAGES: Mapping[Role, Stage | None] = {
-    Role.BOOT_LOADER: Stage.LEASE,
-    Role.OTHER_PXE: Stage.LEASE,
-    Role.INSTALLER: None,  # the hello protocol will tell
-    Role.SYSTEM: Stage.UP,
-}
-
-
-def role_of(vendor_class: str) -> Role:
-    """A Pi says it is an x86 BIOS (arch 0, RFC 4578). That the MAC is in hosts.csv is what tells it from a PC."""
-    if vendor_class.startswith("PXEClient"):
-        return Role.BOOT_LOADER if vendor_class.startswith("PXEClient:Arch:00000") else Role.OTHER_PXE
-    return Role.INSTALLER if vendor_class.startswith("piman-installer") else Role.SYSTEM
+    client: Client
+    arrived: float
+    now: float
+    pool: Pool | None = None  # where its address comes from; None: hosts.csv
 
 
 @dataclass(slots=True)
-class _Client:
-    """What is remembered of a host: its last DISCOVER, and when it was last spoken of."""
+class _Probing:
+    """A DISCOVER that waits until it is clear that nobody uses the address it is to get."""
 
-    vendor_class: str = ""
-    guid: bytes = b""
-    answer_at: float = 0.0  # a delayed OFFER is on its way until then
-    said: dict[str, float] = field(default_factory=dict)
+    request: Packet
+    subnet: Subnet
+    pool: Pool
+    lease: Lease
+    arrived: float
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Exchange:
-    """One message of a known host, with what the host's DISCOVER said where this message does not."""
+class _Held:
+    """What a MAC that is not in hosts.csv is known by as long as it has an address of a pool."""
 
-    request: Packet
+    pool: Pool
     host: Host
-    client: _Client
-    now: float
-    role: Role
-    guid: bytes
-
-    @property
-    def boot_rom(self) -> bool:
-        """The mask ROM of a Pi 3, or its bootcode.bin, which cannot be told apart by the xid."""
-        return self.role is Role.BOOT_LOADER and (self.guid == BOOT_ROM_GUID or self.request.xid == BOOT_ROM_XID)
-
-    @property
-    def speaker(self) -> str:
-        model = parse_guid(self.guid).model
-        return f"{self.role.value} of a {model}" if model else self.role.value
-
-
-def _facts(board: Board) -> dict[str, str]:
-    facts = {"model": board.model, "serial": board.serial, "revision": board.revision}
-    return {key: value for key, value in facts.items() if value}
-
-
-def _printable(text: str) -> str:
-    """A stranger's text for a human: at most 64 characters, none that moves a cursor."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:64])
 
 
 class DhcpPolicy:
-    """The rules above for one subnet. Used by one thread.
+    """The rules above. All but `host_of_lease` is used by one thread.
 
-    find    mac -> Host, or None for one that is not in hosts.csv; asked anew for each message, so an edit counts
-            from the next message on
+    find          mac -> Host, or None for one that is not in hosts.csv; asked anew for each message, so an edit
+                  counts from the next message on
+    by_address    address -> Host in hosts.csv, for the pool's rule 5
+    leases        what SaveLease said before a restart: MAC, address, Unix time of its end
+    epoch         the Unix time at `now` = 0
+
+    deadline      when `tick` wants to be called next; None: not before something comes in
     """
 
-    def __init__(self, settings: DhcpSettings, find: Callable[[str], Host | None]) -> None:
+    is_proxy = False
+
+    def __init__(
+        self,
+        settings: DhcpSettings,
+        find: Callable[[str], Host | None],
+        by_address: Callable[[IPv4Address], Host | None] = lambda _: None,
+        leases: Iterable[tuple[str, IPv4Address, float]] = (),
+        epoch: float = 0.0,
+    ) -> None:
         self.settings = settings
-        self._find = find
-        self._clients: OrderedDict[str, _Client] = OrderedDict()
-        self._provided = self._provide()
+        self._find, self._by_address, self._epoch = find, by_address, epoch
+        self._clients = Clients()
+        self._replies = Replies(settings)
+        self._home = settings.home
+        self._subnets = (self._home, *settings.subnets)
+        self._pools = {
+            subnet.network: Pool(*subnet.pool, self._is_taken)
+            for subnet in self._subnets
+            if subnet.pool is not None and settings.unknown_pis == "pool"
+        }
+        self._leased: dict[IPv4Address, Host] = {}  # the Pis of the pools; read by other threads, one key at a time
+        self._held: dict[str, _Held] = {}
+        self._probing: OrderedDict[IPv4Address, _Probing] = OrderedDict()  # in the order of their deadlines
         self._handlers: Mapping[int, Callable[[_Exchange], list[Action]]] = {
             MessageType.DISCOVER: self._discover,
             MessageType.REQUEST: self._request,
@@ -208,74 +127,222 @@ class DhcpPolicy:
             MessageType.RELEASE: self._release,
             MessageType.INFORM: self._inform,
         }
+        for mac, address, expires in sorted(leases, key=lambda lease: lease[2]):
+            self._restore(mac, address, expires - epoch)
+
+    @property
+    def deadline(self) -> float | None:
+        return next(iter(self._probing.values())).deadline if self._probing else None
+
+    @property
+    def probes(self) -> bool:
+        """Whether it needs ARP at all."""
+        return bool(self._pools)
+
+    def host_of_lease(self, address: IPv4Address) -> Host | None:
+        """The Pi of a pool that has that address. Any thread."""
+        return self._leased.get(address)
+
+    # --- what comes in ---
 
     def receive(self, request: Packet, now: float) -> list[Action]:
         """What to do about a message; `now` in seconds of a clock that never goes back."""
         kind = request.number(Option.MESSAGE_TYPE)
-        handler = self._handlers.get(kind)
-        if handler is None or request.op != Op.REQUEST:
+        if kind not in self._handlers or request.op != Op.REQUEST:
             return [Ignore("no message of a client")]
-        if request.giaddr != NO_ADDRESS:
-            return [Ignore("relayed")]
         if not request.mac:
             return [Ignore("not Ethernet")]
+        subnet = self._subnet_of(request)
+        if subnet is None:
+            text = f"a DHCP relay, {request.giaddr}, asks for a network that is not among `subnets:`"
+            return [
+                Ignore("relayed from an unknown network"),
+                *self._clients.warn_of_network(f"relay {request.giaddr}", text, now),
+            ]
         host = self._find(request.mac)
         if host is None:
-            return self._stranger(request, kind)
-        if host.address not in self.settings.network or host.address == self.settings.server:
-            return [Ignore("its address in hosts.csv is none of this network")]
-        return handler(self._exchange(request, kind, host, now))
+            return self._stranger(request, kind, subnet, now)
+        before = self._adopt(host.mac) if host.mac in self._held else []
+        return before + self._handle(request, kind, host, subnet, now, now)
 
-    def _exchange(self, request: Packet, kind: int, host: Host, now: float) -> _Exchange:
-        client = self._clients.setdefault(host.mac, _Client())
-        self._clients.move_to_end(host.mac)
-        if len(self._clients) > MAX_CLIENTS:
-            self._clients.popitem(last=False)
-        vendor_class, guid = request.text(Option.VENDOR_CLASS), request.raw(Option.CLIENT_GUID)
+    def tick(self, now: float) -> list[Action]:
+        """Nobody answered for the addresses whose time is over: they are given."""
+        actions: list[Action] = []
+        while self._probing and self.deadline is not None and self.deadline <= now:
+            actions += self._proven(self._probing.popitem(last=False)[1], now)
+        return actions
+
+    def claimed(self, address: IPv4Address, mac: str, now: float) -> list[Action]:
+        """That MAC said by ARP that it has that address."""
+        it = self._probing.pop(address, None)
+        if it is None:
+            return []
+        if mac == it.request.mac:  # it has kept the address that it had from us
+            return self._proven(it, now)
+        it.pool.quarantine(it.lease, now)
+        forget = self._drop(it.request.mac)
+        text = f"{mac} uses {address}, an address of the pool that was given to nobody"
+        warning = self._clients.warn_of_network(f"pool {address}", text, now)
+        return [*forget, *warning, *self._allot(it.request, it.subnet, it.pool, it.arrived, now)]
+
+    def overheard(self, reply: Packet, server: IPv4Address, mac: str, now: float) -> list[Action]:
+        """A server's message to a client, from that address and MAC (rule 8)."""
+        kind = reply.number(Option.MESSAGE_TYPE)
+        server = reply.address(Option.SERVER_IDENTIFIER) or server
+        if kind not in (MessageType.OFFER, MessageType.ACK, MessageType.NAK) or server == self.settings.server:
+            return []
+        words = f"another DHCP server, {server} ({mac}),"
+        actions: list[Action] = []
+        actions += self._clients.warn_of_network(f"server {server}", f"{words} answers on this network", now)
+        host = self._find(reply.mac)
+        if host is not None and kind != MessageType.NAK:
+            verb = "offered" if kind == MessageType.OFFER else "gave"
+            report = Report(host.mac, event=f"{words} {verb} it {reply.yiaddr}")
+            actions.append(self._clients.warn(self._clients.get(host.mac), "overheard", report, host.name, now))
+        return actions
+
+    # --- who is answered, and on which network ---
+
+    def _subnet_of(self, request: Packet) -> Subnet | None:
+        """The network the client is on; None for a relay's that we do not know."""
+        link = relay_address(request, RelayOption.LINK_SELECTION) or request.giaddr  # RFC 3527
+        if link == NO_ADDRESS:
+            # A renewal comes straight from the client's network, past its relay.
+            found = (each for each in self.settings.subnets if request.ciaddr in each.network)
+            return next(found, self._home)
+        return next((each for each in self._subnets if link in each.network), None)
+
+    def _handle(
+        self, request: Packet, kind: int, host: Host, subnet: Subnet, arrived: float, now: float,
+        pool: Pool | None = None,
+    ) -> list[Action]:  # fmt: skip
+        if host.address == self.settings.server or not any(host.address in each.network for each in self._subnets):
+            return [Ignore("its address in hosts.csv is none of this network")]
+        client = self._clients.get(host.mac)
+        asker = self._clients.asker(client, request, kind, is_pi=pool is None)
+        return self._handlers[kind](_Exchange(request, host, subnet, asker, client, arrived, now, pool))
+
+    def _stranger(self, request: Packet, kind: int, subnet: Subnet, now: float) -> list[Action]:
+        pool = self._pools.get(subnet.network)
+        if pool is not None:
+            return self._pooled(request, kind, subnet, pool, now)
+        return self._clients.stranger(request, kind, self.settings.unknown_pis == "approve", now)
+
+    # --- the pool ---
+
+    def _is_taken(self, address: IPv4Address) -> bool:
+        settings = self.settings
+        return address == settings.server or address in settings.reserved or self._by_address(address) is not None
+
+    def _restore(self, mac: str, address: IPv4Address, expires: float) -> None:
+        for pool in self._pools.values():
+            if address in pool and self._find(mac) is None and pool.restore(mac, address, expires):
+                self._hold(mac, address, pool)
+
+    def _hold(self, mac: str, address: IPv4Address, pool: Pool) -> _Held:
+        held = self._held.get(mac)
+        if held is None:
+            held = self._held[mac] = _Held(pool, Host(mac, address, "pi-" + mac.replace(":", "")[-6:]))
+            self._leased[address] = held.host
+        return held
+
+    def _drop(self, mac: str) -> list[Action]:
+        """It has no address of a pool any more."""
+        held = self._held.pop(mac)
+        del self._leased[held.host.address]
+        self._probing.pop(held.host.address, None)
+        return [ForgetLease(mac)]
+
+    def _adopt(self, mac: str) -> list[Action]:
+        """It is to have no address of that pool: a human wrote it into hosts.csv, or it was moved."""
+        held = self._held[mac]
+        lease = held.pool.of(mac)
+        if lease is not None:
+            held.pool.forget(lease)
+        return self._drop(mac)
+
+    def _pooled(self, request: Packet, kind: int, subnet: Subnet, pool: Pool, now: float) -> list[Action]:
+        """Rule 2 for one that gets an address nonetheless."""
+        held = self._held.get(request.mac)
+        before = self._adopt(request.mac) if held is not None and held.pool is not pool else []
         if kind == MessageType.DISCOVER:
-            client.vendor_class, client.guid = vendor_class, guid
-        elif kind == MessageType.REQUEST and Option.SERVER_IDENTIFIER in request.options:
-            # EEPROM boot loaders of early 2020 leave options 60 and 97 out of the REQUEST. Only the REQUEST that
-            # follows the DISCOVER may lean on it: one of another state comes from the system that was booted since.
-            vendor_class, guid = vendor_class or client.vendor_class, guid or client.guid
-        return _Exchange(request, host, client, now, role_of(vendor_class), guid)
+            return before + self._allot(request, subnet, pool, now, now)
+        if request.mac not in self._held:
+            return [*before, Ignore("unknown MAC")]
+        return self._handle(request, kind, self._held[request.mac].host, subnet, now, now, pool)
+
+    def _allot(self, request: Packet, subnet: Subnet, pool: Pool, arrived: float, now: float) -> list[Action]:
+        """Answer a DISCOVER with an address of the pool, as soon as it is known to be free."""
+        lease, lost = pool.allot(request.mac, now, request.address(Option.REQUESTED_ADDRESS))
+        actions = [action for each in lost for action in self._drop(each.mac)]
+        if lease is None:
+            text = "the pool has no address left for Pis that are not in hosts.csv; make `pool:` larger"
+            warning = self._clients.warn_of_network(f"pool of {subnet.network}", text, now)
+            return [*actions, Ignore("the pool is empty"), *warning]
+        host = self._hold(request.mac, lease.address, pool).host
+        if lease.proven or subnet is not self._home:  # ARP does not reach beyond a relay
+            return actions + self._handle(request, MessageType.DISCOVER, host, subnet, arrived, now, pool)
+        if lease.address in self._probing:
+            self._probing[lease.address].request = request
+            return [*actions, Ignore("its address is being probed")]
+        self._probing[lease.address] = _Probing(request, subnet, pool, lease, arrived, now + PROBE_TIME)
+        return [*actions, Probe(lease.address)]
+
+    def _proven(self, it: _Probing, now: float) -> list[Action]:
+        it.lease.proven = True
+        host = self._leased[it.lease.address]
+        return self._handle(it.request, MessageType.DISCOVER, host, it.subnet, it.arrived, now, it.pool)
+
+    def _bind(self, it: _Exchange) -> list[Action]:
+        """The client has its address from now on; if it is the pool's, that is worth remembering."""
+        lease = it.pool.of(it.host.mac) if it.pool is not None else None
+        if it.pool is None or lease is None:
+            return []
+        it.pool.bind(lease, it.now, it.subnet.lease_time)
+        return [SaveLease(lease.mac, lease.address, lease.expires + self._epoch)]
 
     # --- the messages ---
 
-    def _stranger(self, request: Packet, kind: int) -> list[Action]:
-        ignore = Ignore("unknown MAC")
-        if kind != MessageType.DISCOVER:
-            return [ignore]
-        facts = _facts(parse_guid(request.raw(Option.CLIENT_GUID)))
-        vendor_class = _printable(request.text(Option.VENDOR_CLASS))
-        hints = [f'vendor class "{vendor_class}"'] if vendor_class else []
-        hints += [f"{key} {value}" for key, value in facts.items()]
-        text = "asks for an address, but is not in hosts.csv" + (f" ({', '.join(hints)})" if hints else "")
-        return [ignore, Notice(Report(request.mac, heard="DHCPDISCOVER", event=text, facts=facts))]
-
     def _discover(self, it: _Exchange) -> list[Action]:
-        if it.boot_rom and it.now < it.client.answer_at:
+        if it.host.address not in it.subnet.network:
+            text = f"{it.asker.words} asks on {it.subnet.network}, where its address {it.host.address} is of no use"
+            return [Ignore("its address is of another network"), self._warn(it, "network", "DHCPDISCOVER", text)]
+        client, traits = it.client, it.asker.traits
+        if it.request.xid == client.late_xid and it.now < client.late_until:
             return [Ignore("its delayed offer is on the way")]
-        facts = _facts(parse_guid(it.guid))
         event, stage = "", None
-        if it.role in (Role.BOOT_LOADER, Role.OTHER_PXE):
+        if traits.pxe:
             stage = Stage.DISCOVER
-            event = self._once(it, "discover", EVENT_AGAIN, f"{it.speaker} asks for an address")
+            event = self._once(it, "discover", f"{it.asker.words} asks for an address")
+        facts = self._clients.facts(client, it.asker)
         heard = Report(it.host.mac, stage, heard="DHCPDISCOVER", event=event, facts=facts)
-        if not it.boot_rom:
-            sent = Notice(Report(it.host.mac, sent=f"DHCPOFFER {it.host.address}"), it.host.name)
-            return [Notice(heard, it.host.name), self._lease(it, MessageType.OFFER, sent)]
-        # The ROM never sends a REQUEST: what it is offered, it has. And it is deaf for a second.
-        at = it.client.answer_at = it.now + BOOT_ROM_DELAY
-        leased = self._leased(it, heard="", sent=f"DHCPOFFER {it.host.address}", milestone=True)
-        return [Notice(heard, it.host.name), self._lease(it, MessageType.OFFER, leased, at)]
+        actions: list[Action] = [Notice(heard, it.host.name)]
+        if it.asker.nature is Nature.BOOT_ROM and it.request.giaddr != NO_ADDRESS:
+            text = "the boot ROM of a Pi 3B cannot boot through a DHCP relay: give it a bootcode.bin on an SD card"
+            actions.append(self._warn(it, "relay", "", text))
+        reply = self._replies.offer(it)
+        sent = f"DHCPOFFER {it.host.address}"
+        if traits.requests:
+            reply = replace(reply, notice=Notice(Report(it.host.mac, sent=sent), it.host.name))
+        else:  # what it is offered, it has: it may never send a REQUEST
+            actions += self._bind(it)
+            reply = replace(reply, notice=self._leased_notice(it, heard="", sent=sent, milestone=True))
+        return [*actions, self._delayed(it, reply)]
+
+    def _delayed(self, it: _Exchange, reply: Reply) -> Reply:
+        """Not before the client can hear it. Counted from its DISCOVER, however long the probe took."""
+        traits, wanted = it.asker.traits, self.settings.reply_delay
+        delay = traits.deaf if wanted is None or not traits.boots_pi else wanted
+        if not delay:
+            return reply
+        it.client.late_xid, it.client.late_until = it.request.xid, it.arrived + delay
+        return replace(reply, not_before=it.client.late_until)
 
     def _request(self, it: _Exchange) -> list[Action]:
         server = it.request.address(Option.SERVER_IDENTIFIER)
         requested = it.request.address(Option.REQUESTED_ADDRESS)
-        if server is not None and server != self.settings.server:
-            text = f"{it.speaker} took the offer of another DHCP server, {server}"
-            return [Ignore("took another server's offer"), self._warn(it, "foreign", f"DHCPREQUEST to {server}", text)]
+        if server is not None and server not in (self.settings.server, self._replies.identifier(it.request)):
+            return self._took_another(it, server)
         if server is not None:  # SELECTING: what it does not say is what we offered
             state, wanted = "selecting", requested or it.host.address
         elif it.request.ciaddr != NO_ADDRESS:
@@ -285,132 +352,78 @@ class DhcpPolicy:
         else:
             return [Ignore("a REQUEST of no state")]
         heard = f"DHCPREQUEST {wanted} ({state})"
-        if wanted != it.host.address:
-            return [self._nak(it, heard, wanted)]
-        leased = self._leased(it, heard, f"DHCPACK {wanted}", milestone=state != "renewing")
+        wrong = self._why_wrong(it, wanted)
+        if wrong:
+            return [self._nak(it, heard, wanted, wrong)]
+        leased = self._leased_notice(it, heard, f"DHCPACK {wanted}", milestone=state != "renewing")
         # Only a client that renews has its address up; ciaddr means nothing in the other states.
-        return [self._lease(it, MessageType.ACK, leased, ciaddr=wanted if state == "renewing" else NO_ADDRESS)]
+        reply = self._replies.ack(it, wanted if state == "renewing" else NO_ADDRESS)
+        return [*self._bind(it), replace(reply, notice=leased)]
+
+    def _took_another(self, it: _Exchange, server: IPv4Address) -> list[Action]:
+        text = f"{it.asker.words} took the offer of another DHCP server, {server}"
+        everywhere = self._clients.warn_of_network(
+            f"server {server}", f"another DHCP server, {server}, answers on this network", it.now
+        )
+        pi = self._warn(it, "foreign", f"DHCPREQUEST to {server}", text)
+        return [Ignore("took another server's offer"), pi, *everywhere]
+
+    def _why_wrong(self, it: _Exchange, wanted: IPv4Address) -> str:
+        """What speaks against that address for that client; "": nothing."""
+        if wanted not in it.subnet.network:
+            return f"it is on {it.subnet.network}"
+        if wanted != it.host.address:
+            return f"its address is {it.host.address}"
+        revoked = it.pool is not None and it.pool.of(it.host.mac) is None
+        return "hosts.csv gives that to another" if revoked else ""
+
+    def _nak(self, it: _Exchange, heard: str, wanted: IPv4Address, wrong: str) -> Reply:
+        event = self._once(it, "nak", f"{it.asker.words} asked for {wanted}, but {wrong}")
+        report = Report(it.host.mac, heard=heard, sent="DHCPNAK", event=event)
+        return replace(self._replies.nak(it, wrong), notice=Notice(report, it.host.name))
 
     def _inform(self, it: _Exchange) -> list[Action]:
-        if it.request.ciaddr not in self.settings.network:
+        if it.request.ciaddr not in it.subnet.network:
             return [Ignore("an INFORM from another network")]
-        notice = self._leased(it, "DHCPINFORM", "DHCPACK", milestone=False)
-        return [self._lease(it, MessageType.ACK, notice, ciaddr=it.request.ciaddr, inform=True)]
+        notice = self._leased_notice(it, "DHCPINFORM", "DHCPACK", milestone=False)
+        return [replace(self._replies.ack_inform(it), notice=notice)]
 
     def _decline(self, it: _Exchange) -> list[Action]:
-        if it.request.address(Option.SERVER_IDENTIFIER) != self.settings.server:
+        if it.request.address(Option.SERVER_IDENTIFIER) != self._replies.identifier(it.request):
             return [Ignore("declined another server's offer")]
-        # The address is the one a human wrote into hosts.csv: there is no other to give, but somebody must be told.
         wanted = it.request.address(Option.REQUESTED_ADDRESS)
-        text = f"{it.speaker} declined {wanted}: another machine on the network uses it"
-        return [self._warn(it, "decline", f"DHCPDECLINE {wanted}", text)]
+        text = f"{it.asker.words} declined {wanted}: another machine on the network uses it"
+        actions: list[Action] = [self._warn(it, "decline", f"DHCPDECLINE {wanted}", text)]
+        lease = it.pool.of(it.host.mac) if it.pool is not None else None
+        if it.pool is not None and lease is not None and lease.address == wanted:
+            it.pool.quarantine(lease, it.now)
+            actions += self._drop(it.host.mac)
+        # An address that a human wrote into hosts.csv stays: there is no other to give, but somebody must be told.
+        return actions
 
     def _release(self, it: _Exchange) -> list[Action]:
-        if it.request.address(Option.SERVER_IDENTIFIER) != self.settings.server:
+        if it.request.address(Option.SERVER_IDENTIFIER) != self._replies.identifier(it.request):
             return [Ignore("released another server's lease")]
-        event = self._once(it, "release", EVENT_AGAIN, f"{it.speaker} gave {it.request.ciaddr} back")
-        return [Notice(Report(it.host.mac, heard="DHCPRELEASE", event=event), it.host.name)]
+        event = self._once(it, "release", f"{it.asker.words} gave {it.request.ciaddr} back")
+        actions: list[Action] = [Notice(Report(it.host.mac, heard="DHCPRELEASE", event=event), it.host.name)]
+        lease = it.pool.of(it.host.mac) if it.pool is not None else None
+        if it.pool is not None and lease is not None:
+            it.pool.release(lease, it.now)
+            actions.append(SaveLease(lease.mac, lease.address, lease.expires + self._epoch))
+        return actions
 
     # --- what is told ---
 
-    def _once(self, it: _Exchange, key: str, again: float, text: str) -> str:
-        """The text, or "" if one of this key was told of this host within `again` seconds: anyone can forge a MAC."""
-        last = it.client.said.get(key)
-        if last is not None and it.now < last + again:
-            return ""
-        it.client.said[key] = it.now
-        return text
-
-    def _leased(self, it: _Exchange, heard: str, sent: str, milestone: bool) -> Notice:
-        text = f"{it.speaker} has {it.host.address}"
-        event = self._once(it, it.role.value, EVENT_AGAIN, text) if milestone else ""
-        facts = {"address": str(it.host.address), **_facts(parse_guid(it.guid))}
-        return Notice(Report(it.host.mac, _STAGES[it.role], heard, sent, event, facts=facts), it.host.name)
+    def _once(self, it: _Exchange, key: str, text: str) -> str:
+        return self._clients.once(it.client, key, EVENT_AGAIN, text, it.now)
 
     def _warn(self, it: _Exchange, key: str, heard: str, text: str) -> Notice:
-        event = self._once(it, key, WARNING_AGAIN, text)
-        severity = Severity.WARNING if event else Severity.INFO
-        return Notice(Report(it.host.mac, heard=heard, event=event, severity=severity), it.host.name)
+        report = Report(it.host.mac, heard=heard, event=text)
+        return self._clients.warn(it.client, key, report, it.host.name, it.now)
 
-    # --- the replies ---
-
-    def _provide(self) -> dict[int, Value]:
-        """The options that are the same for every host."""
-        settings = self.settings
-        provided: dict[int, Value] = {
-            Option.BROADCAST_ADDRESS: settings.network.broadcast_address,
-            Option.NTP_SERVERS: settings.ntp_servers or (settings.server,),
-        }
-        if settings.router is not None:
-            provided[Option.ROUTER] = (settings.router,)
-        if settings.dns:
-            provided[Option.DOMAIN_NAME_SERVER] = settings.dns
-        if settings.domain:
-            provided[Option.DOMAIN_NAME] = settings.domain
-        return provided
-
-    def _base(self, it: _Exchange, kind: MessageType) -> dict[int, Value]:
-        options: dict[int, Value] = {
-            Option.MESSAGE_TYPE: kind,
-            Option.SERVER_IDENTIFIER: self.settings.server,
-        }
-        identifier = it.request.raw(Option.CLIENT_IDENTIFIER)
-        if identifier:  # RFC 6842: a client must get it back
-            options[Option.CLIENT_IDENTIFIER] = identifier
-        return options
-
-    def _options(self, it: _Exchange, kind: MessageType, inform: bool) -> dict[int, Value]:
-        """Options of an OFFER or ACK: what is required, then what was asked for, in the client's order."""
-        options = self._base(it, kind)
-        if not inform:  # RFC 2131 section 4.3.5: no times for a client that has its address from elsewhere
-            options[Option.LEASE_TIME] = self.settings.lease_time
-            options[Option.RENEWAL_TIME] = self.settings.lease_time // 2
-            options[Option.REBINDING_TIME] = self.settings.lease_time * 7 // 8
-        # RFC 2132 section 3.3: before the router, whatever the order asked for.
-        options[Option.SUBNET_MASK] = self.settings.network.netmask
-        if it.role is Role.BOOT_LOADER:
-            # A boot loader wants 43 or 66, and which of them wins is not known: both say the same server.
-            options[Option.VENDOR_CLASS] = "PXEClient"
-            options[Option.VENDOR_SPECIFIC] = PI_BOOT_MENU
-            options[Option.TFTP_SERVER_NAME] = str(self.settings.server)
-        if it.role in (Role.BOOT_LOADER, Role.OTHER_PXE) and it.guid:
-            options[Option.CLIENT_GUID] = it.guid  # RFC 4578 section 2.3
-        for code in it.request.requested() or STANDARD_LIST:
-            if code == Option.HOST_NAME and it.host.hostname:
-                options.setdefault(code, it.host.hostname)
-            elif code in self._provided:
-                options.setdefault(code, self._provided[code])
-        size = it.request.number(Option.MAX_MESSAGE_SIZE, MIN_MESSAGE)
-        return fit(options, min(max(size, MIN_MESSAGE), MAX_MESSAGE) - IP_AND_UDP)
-
-    def _lease(
-        self,
-        it: _Exchange,
-        kind: MessageType,
-        notice: Notice,
-        not_before: float = 0.0,
-        ciaddr: IPv4Address = NO_ADDRESS,
-        inform: bool = False,
-    ) -> Reply:
-        """An OFFER or ACK, and where it goes: to `ciaddr`, where the client is known to have it."""
-        packet = make_reply(
-            it.request,
-            self._options(it, kind, inform),
-            ciaddr=ciaddr,
-            yiaddr=NO_ADDRESS if inform else it.host.address,
-            siaddr=self.settings.server,  # for boot loaders; and our installer's last resort to find us
-        )
-        if ciaddr != NO_ADDRESS:
-            return Reply(packet, ciaddr, notice=notice)
-        if it.request.wants_broadcast:
-            return Reply(packet, BROADCAST, BROADCAST_MAC, 68, not_before, it.boot_rom, notice)
-        return Reply(packet, it.host.address, it.request.mac, 68, not_before, it.boot_rom, notice)
-
-    def _nak(self, it: _Exchange, heard: str, wanted: IPv4Address) -> Reply:
-        """RFC 2131 section 4.3.2: always to all, as what the client thinks is its address is wrong."""
-        text = f"{it.speaker} asked for {wanted}, its address is {it.host.address}"
-        event = self._once(it, "nak", EVENT_AGAIN, text)
-        report = Report(it.host.mac, heard=heard, sent="DHCPNAK", event=event)
-        options = self._base(it, MessageType.NAK) | {Option.MESSAGE: f"your address is {it.host.address}"}
-        packet = make_reply(it.request, fit(options, MIN_MESSAGE - IP_AND_UDP))
-        return Reply(packet, BROADCAST, BROADCAST_MAC, notice=Notice(report, it.host.name))
+    def _leased_notice(self, it: _Exchange, heard: str, sent: str, milestone: bool) -> Notice:
+        text = f"{it.asker.words} has {it.host.address}"
+        event = self._once(it, it.asker.traits.words, text) if milestone else ""
+        facts = {"address": str(it.host.address), **it.asker.facts}
+        stage = _STAGES.get(it.asker.nature, Stage.LEASE)
+        return Notice(Report(it.host.mac, stage, heard, sent, event, facts=facts), it.host.name)

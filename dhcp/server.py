@@ -1,15 +1,17 @@
-"""The DHCP thread: its two sockets, the replies that wait, and the log. Must hold no rule of the protocol.
+"""The DHCP thread: its sockets, the replies that wait, and the log. Must hold no rule of the protocol.
 
-Two sockets, because a client without an address can be neither heard nor answered through one of the kernel's:
+More than one socket, because a client without an address can be neither heard nor answered through one of the kernel's:
 
-  raw   AF_PACKET on the interface. Hears every datagram to port 67, once, broadcast or to us, and sends frames straight
-        to a MAC. A filter in the kernel lets nothing else up.
+  raw   AF_PACKET on the interface. Hears every datagram to port 67, once, broadcast or to us, and what other servers
+        say to port 68; sends frames straight to a MAC. A filter in the kernel lets nothing else up.
+  arp   the same for ARP, where the policy has a use for it: who has an address of the pool, and where is a Pi.
   udp   bound to port 67, so that no other program takes it and the kernel answers no renewal with "port unreachable".
         Its filter lets nothing in, so nothing is handled twice. Sends to clients that have their address.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -21,15 +23,31 @@ import socket
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from dhcp.packet import Frame, PacketError, parse, parse_frame
-from dhcp.policy import DhcpPolicy, Ignore, Notice, Reply
+from dhcp.frames import ETHERTYPE_ARP, ETHERTYPE_IP, Frame, encode_arp_request, parse_arp, parse_frame
+from dhcp.packet import PacketError, describe, parse
+from dhcp.policy import DhcpPolicy
+from dhcp.proxy import ProxyPolicy
+from dhcp.replies import (
+    BROADCAST,
+    CLIENT_PORT,
+    Action,
+    ForgetLease,
+    Ignore,
+    Notice,
+    Pin,
+    Probe,
+    Reply,
+    SaveLease,
+    Unpin,
+)
 from utility.service import Reporter, Waker
 
 log = logging.getLogger("piman.dhcp")
 
-ETHERTYPE_IP = 0x0800
+TFTP_PORT = 69
 BURST = 64  # frames handled before the replies that wait get their turn
 RECEIVE_BUFFER = 1 << 20  # a rack that powers on at once
 MAX_FRAME = 65535
@@ -50,27 +68,37 @@ ARPHRD_ETHER = 1
 _ARP_REQUEST = struct.Struct("=HH4s8xH6s8xI16x16s")
 
 # Classic BPF: code, jump if true, jump if false, operand. The frame starts at its Ethernet header.
-_LOAD_HALF, _LOAD_BYTE, _LOAD_IP_SIZE, _LOAD_HALF_AT_X = 0x28, 0x30, 0xB1, 0x48
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_IP_SIZE, _LOAD_HALF_AT_X = 0x20, 0x28, 0x30, 0xB1, 0x48
 _JUMP_EQUAL, _JUMP_ANY_BIT, _RETURN = 0x15, 0x45, 0x06
 _Program = list[tuple[int, int, int, int]]
 NOTHING: _Program = [(_RETURN, 0, 0, 0)]
 
 
-def udp_to(port: int) -> _Program:
-    """A filter that passes Ethernet frames with IPv4 UDP datagrams, or their first fragments, to `port`."""
+def udp_to(*ports: int, ours: IPv4Address) -> _Program:
+    """A filter that passes Ethernet frames with IPv4 UDP datagrams, or their first fragments, to one of `ports`.
+
+    What comes from our own address is our own, as the loopback interface shows it once more.
+    """
+    more = len(ports)
     return [
         (_LOAD_HALF, 0, 0, 12),
-        (_JUMP_EQUAL, 0, 8, ETHERTYPE_IP),
+        (_JUMP_EQUAL, 0, 8 + more, ETHERTYPE_IP),  # jumps count from the next line
+        (_LOAD_WORD, 0, 0, 26),
+        (_JUMP_EQUAL, 6 + more, 0, int(ours)),
         (_LOAD_BYTE, 0, 0, 23),
-        (_JUMP_EQUAL, 0, 6, socket.IPPROTO_UDP),
+        (_JUMP_EQUAL, 0, 4 + more, socket.IPPROTO_UDP),
         (_LOAD_HALF, 0, 0, 20),
-        (_JUMP_ANY_BIT, 4, 0, 0x1FFF),
+        (_JUMP_ANY_BIT, 2 + more, 0, 0x1FFF),
         (_LOAD_IP_SIZE, 0, 0, 14),
         (_LOAD_HALF_AT_X, 0, 0, 14 + 2),
-        (_JUMP_EQUAL, 0, 1, port),
-        (_RETURN, 0, 0, MAX_FRAME),
+        *((_JUMP_EQUAL, more - at, 0, port) for at, port in enumerate(ports)),
         (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, MAX_FRAME),
     ]
+
+
+def arp() -> _Program:
+    return [(_LOAD_HALF, 0, 0, 12), (_JUMP_EQUAL, 0, 1, ETHERTYPE_ARP), (_RETURN, 0, 0, MAX_FRAME), *NOTHING]
 
 
 def _attach(sock: socket.socket, program: _Program) -> None:
@@ -82,7 +110,7 @@ def _explain(error: OSError, text: str) -> OSError:
     return OSError(error.errno, f"{text}: {error.strerror}")
 
 
-def _open_raw(interface: str, port: int) -> socket.socket:
+def _open_raw(interface: str, ethertype: int, program: _Program) -> socket.socket:
     """Bound after its filter is in place, so that it never holds a frame that the filter would refuse."""
     try:
         socket.if_nametoindex(interface)
@@ -94,11 +122,11 @@ def _open_raw(interface: str, port: int) -> socket.socket:
     except OSError as error:
         raise _explain(error, "DHCP needs raw sockets: root, or the capability CAP_NET_RAW") from error
     try:
-        _attach(raw, udp_to(port))
+        _attach(raw, program)
         raw.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         raw.setblocking(False)
-        raw.bind((interface, ETHERTYPE_IP))
+        raw.bind((interface, ethertype))
     except OSError as error:
         raw.close()
         raise _explain(error, f"a raw socket on {interface}") from error
@@ -123,27 +151,40 @@ def _open_udp(interface: str, port: int) -> socket.socket:
 class DhcpServer:
     """Answers what comes in on one interface. The constructor binds, and raises OSError with a sentence.
 
-    counters    "received", "sent", and what was dropped per reason
+    save_lease, forget_lease    where the pool's leases are kept: MAC, address, Unix time of its end; MAC
+    counters                    "received", "sent", and what was dropped per reason
     """
 
     name = "dhcp"
 
-    def __init__(self, interface: str, policy: DhcpPolicy, report: Reporter, port: int = 67) -> None:
+    def __init__(
+        self,
+        interface: str,
+        policy: DhcpPolicy | ProxyPolicy,
+        report: Reporter,
+        port: int = 67,
+        save_lease: Callable[[str, IPv4Address, float], None] = lambda *_: None,
+        forget_lease: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self._interface = interface
         self._policy = policy
         self._report = report
         self._port = port
+        self._save_lease, self._forget_lease = save_lease, forget_lease
         self._server = policy.settings.server
-        self._destinations = {self._server, policy.settings.network.broadcast_address, IPv4Address("255.255.255.255")}
-        self._raw = _open_raw(interface, port)
-        try:
-            self._udp = _open_udp(interface, port)
-        except OSError:
-            self._raw.close()
-            raise
+        self._destinations = {self._server, policy.settings.network.broadcast_address, BROADCAST}
+        # A Pi's first request for a file tells where it is, if another server gave it its address.
+        ports = (port, CLIENT_PORT, TFTP_PORT) if policy.is_proxy else (port, CLIENT_PORT)
+        with contextlib.ExitStack() as opened:  # what was opened is closed where a later one cannot be
+            self._raw = opened.enter_context(_open_raw(interface, ETHERTYPE_IP, udp_to(*ports, ours=self._server)))
+            self._arp = None
+            if policy.probes:
+                self._arp = opened.enter_context(_open_raw(interface, ETHERTYPE_ARP, arp()))
+            self._udp = opened.enter_context(_open_udp(interface, port))
+            self._waker = Waker()
+            self._opened = opened.pop_all()
         self._mac = bytes(self._raw.getsockname()[4]).hex(":")
-        self._waker = Waker()
         self._stopped = False
         self._link_lost = False
         self._order = itertools.count()  # replies of one deadline leave in the order in which they were decided
@@ -158,32 +199,37 @@ class DhcpServer:
         """Serve until `stop()`. Raises OSError where the interface is gone."""
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._raw, selectors.EVENT_READ)
                 selector.register(self._waker, selectors.EVENT_READ)
+                selector.register(self._raw, selectors.EVENT_READ, (self._raw, self._handle))
+                if self._arp is not None:
+                    selector.register(self._arp, selectors.EVENT_READ, (self._arp, self._handle_arp))
                 while not self._stopped:
-                    if any(key.fileobj is self._raw for key, _ in selector.select(self._timeout())):
-                        self._receive()
-                    self._send_due()
+                    for key, _ in selector.select(self._timeout()):
+                        if key.data is not None:
+                            self._receive(*key.data)
+                    self._tick()
                     if self._link_lost:
                         self._check_link()
         finally:
             for address in list(self._pinned):
                 self._unpin(address)
-            self._raw.close()
-            self._udp.close()
+            self._opened.close()
             self._waker.close()
 
     def _timeout(self) -> float | None:
-        if self._waiting:
-            return max(0.0, self._waiting[0][0] - time.monotonic())
+        times = [self._waiting[0][0]] if self._waiting else []
+        if self._policy.deadline is not None:
+            times.append(self._policy.deadline)
+        if times:
+            return max(0.0, min(times) - time.monotonic())
         return LINK_CHECK if self._link_lost else None
 
     # --- in ---
 
-    def _receive(self) -> None:
+    def _receive(self, sock: socket.socket, handle: Callable[[bytes, bool], None]) -> None:
         for _ in range(BURST):
             try:
-                data, extra, _flags, sender = self._raw.recvmsg(MAX_FRAME, socket.CMSG_SPACE(_AUXDATA.size))
+                data, extra, _flags, sender = sock.recvmsg(MAX_FRAME, socket.CMSG_SPACE(_AUXDATA.size))
             except BlockingIOError:
                 return
             except OSError as error:
@@ -199,31 +245,64 @@ class DhcpServer:
             if sender[2] in (PACKET_OTHERHOST, PACKET_OUTGOING):
                 self._drop("not to us", f"packet type {sender[2]}")
             else:
-                self._handle(data, not status & TP_STATUS_CSUMNOTREADY)
+                handle(data, not status & TP_STATUS_CSUMNOTREADY)
 
     def _handle(self, data: bytes, checksum_ready: bool) -> None:
-        self.counters["received"] += 1
         try:
             frame = parse_frame(data, checksum_ready)
-            request = parse(frame.payload)
+            message = None if frame.destination_port == TFTP_PORT else parse(frame.payload)
+        except PacketError as error:
+            self.counters["received"] += 1
+            self._drop("malformed", str(error))
+            return
+        now = time.monotonic()
+        if message is None:
+            self._do(self._policy.claimed(frame.source, frame.source_mac, now), frame.source_mac)
+            return
+        self.counters["received"] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("received from %s %s: %s", frame.source_mac, frame.source, describe(message))
+        if frame.destination_port == CLIENT_PORT:
+            self._do(self._policy.overheard(message, frame.source, frame.source_mac, now), frame.source_mac)
+        elif frame.destination not in self._destinations:
+            self._drop("not to us", f"to {frame.destination}")
+        else:
+            self._do(self._policy.receive(message, now), frame.source_mac)
+
+    def _handle_arp(self, data: bytes, _checksum_ready: bool) -> None:
+        try:
+            said = parse_arp(data)
         except PacketError as error:
             self._drop("malformed", str(error))
             return
-        if frame.destination not in self._destinations:
-            self._drop("not to us", f"to {frame.destination}")
-            return
-        now = time.monotonic()
-        for action in self._policy.receive(request, now):
+        self._do(self._policy.claimed(said.address, said.mac, time.monotonic()), said.mac)
+
+    def _do(self, actions: list[Action], who: str) -> None:
+        for action in actions:
             match action:
-                case Ignore(reason):
-                    self._drop(reason, f"from {frame.source_mac}, chaddr {request.chaddr.hex(':')}")
-                case Notice():
-                    self._tell(action)
                 case Reply():
-                    if action.not_before > now:
+                    if action.not_before > time.monotonic():
                         heapq.heappush(self._waiting, (action.not_before, next(self._order), action))
                     else:
                         self._send(action)
+                case Notice():
+                    self._tell(action)
+                case Ignore(reason):
+                    self._drop(reason, f"from {who}")
+                case Probe(address):
+                    self._probe(address)
+                case Pin(address, mac):
+                    self._pin(address, mac)
+                case Unpin(address):
+                    self._unpin(address)
+                case SaveLease() | ForgetLease():
+                    self._keep(action)
+
+    def _keep(self, action: SaveLease | ForgetLease) -> None:
+        if isinstance(action, SaveLease):
+            self._save_lease(action.mac, action.address, action.expires)
+        else:
+            self._forget_lease(action.mac)
 
     def _drop(self, reason: str, detail: str) -> None:
         self.counters[reason] += 1
@@ -236,9 +315,19 @@ class DhcpServer:
 
     # --- out ---
 
-    def _send_due(self) -> None:
+    def _tick(self) -> None:
         while self._waiting and self._waiting[0][0] <= time.monotonic():
             self._send(heapq.heappop(self._waiting)[2])
+        if self._policy.deadline is not None and self._policy.deadline <= (now := time.monotonic()):
+            self._do(self._policy.tick(now), "the probe")
+
+    def _probe(self, address: IPv4Address) -> None:
+        if self._arp is None:
+            return
+        try:
+            self._arp.send(encode_arp_request(self._mac, self._server, address))
+        except OSError as error:  # a full queue: as if nobody had answered
+            self._drop("not sent", f"ARP for {address}: {error}")
 
     def _send(self, reply: Reply) -> None:
         if reply.neighbour:
@@ -263,10 +352,13 @@ class DhcpServer:
             self._drop("not sent", f"to {reply.address}: {error}")
             return
         self.counters["sent"] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("sent to %s %s: %s", reply.mac or "the kernel's choice", reply.address, describe(reply.packet))
 
     def _tell(self, notice: Notice) -> None:
         report = notice.report  # its event becomes a line of the log where it is kept: not twice
-        log.debug("%s: heard %r, sent %r %s", notice.name or report.mac, report.heard, report.sent, report.event)
+        who = notice.name or report.mac or "network"
+        log.debug("%s: heard %r, sent %r %s", who, report.heard, report.sent, report.event)
         self._report(report)
 
     # --- neighbours that answer no ARP ---
@@ -276,7 +368,9 @@ class DhcpServer:
             self._pinned[address] = mac
 
     def _unpin(self, address: IPv4Address) -> None:
-        self._neighbour(SIOCDARP, address, self._pinned.pop(address), 0)
+        mac = self._pinned.pop(address, None)
+        if mac is not None:
+            self._neighbour(SIOCDARP, address, mac, 0)
 
     def _neighbour(self, request: int, address: IPv4Address, mac: str, flags: int) -> bool:
         arp = _ARP_REQUEST.pack(

@@ -11,12 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dhcp.boards import BOOT_ROM_GUID, Board, parse_guid
 from dhcp.packet import (
-    BOOT_ROM_GUID,
     KINDS,
     MAGIC,
-    Board,
-    Frame,
     Kind,
     MessageType,
     Op,
@@ -28,8 +26,6 @@ from dhcp.packet import (
     fit,
     make_reply,
     parse,
-    parse_frame,
-    parse_guid,
 )
 
 MAC = bytes.fromhex("b827eb010203")
@@ -347,118 +343,3 @@ def test_any_bytes_after_a_cookie(head: bytes, tail: bytes) -> None:
 @given(st.binary(min_size=64, max_size=64), st.binary(min_size=128, max_size=128), st.integers(0, 4))
 def test_any_overload(sname: bytes, file: bytes, overload: int) -> None:
     parses(EMPTY_BYTES[:44] + sname + file + MAGIC + bytes((52, 1, overload, 255)))
-
-
-# --- option 97 ---
-
-
-@pytest.mark.parametrize(
-    ("guid", "board"),
-    [
-        ("00 34695052 1431d000 010902f7 3df0cd91", Board("Pi 4", "91cdf03d", "d03114")),
-        ("00 52506934 1431d000 010902f7 3df0cd91", Board("Pi 4", "91cdf03d", "d03114")),
-        ("00 52506934 00d03114 010902f7 91cdf03d", Board("Pi 4", "91cdf03d", "d03114")),
-        ("00 52506935 7041d000 010902f7 78563412", Board("Pi 5", "12345678", "d04170")),
-        ("00 35695052 4031c000 010902f7 0100c0de", Board("CM4", "dec00001", "c03140")),
-        ("00 34695052 f03fc000 010902f7 0100c0de", Board("Pi 4", "dec00001", "c03ff0")),
-        ("00 34695052 00000000 00000000 0100c0de", Board("Pi 4", "0100c0de", "0")),
-        ("00 4372ee6a 4372ee6a 4372ee6a 4372ee6a", Board(serial="6aee7243")),
-        ("00 44444444 44444444 44444444 44444444", Board()),
-        ("01 4372ee6a 4372ee6a 4372ee6a 4372ee6a", Board()),
-        ("00 00112233 44556677 8899aabb ccddeeff", Board()),
-        ("00 4372ee6a", Board()),
-        ("", Board()),
-    ],
-)
-def test_board(guid: str, board: Board) -> None:
-    assert parse_guid(bytes.fromhex(guid)) == board
-
-
-@given(st.binary(max_size=20))
-def test_any_guid(guid: bytes) -> None:
-    assert isinstance(parse_guid(guid), Board)
-
-
-# --- frames ---
-
-FRAME = Frame(
-    "b8:27:eb:01:02:03",
-    "02:0a:0b:0c:0d:0e",
-    IPv4Address("172.30.4.1"),
-    IPv4Address("172.30.4.13"),
-    0x1516,
-    0x1718,
-    b"\x19\x1a\x1b",
-)
-# Checksums by a plain loop over 16-bit words, not by the code under test.
-FRAME_BYTES = bytes.fromhex(
-    "020a0b0c0d0e b827eb010203 0800 4500001f 0000 4000 4011 da83 ac1e0401 ac1e040d 1516 1718 000b 3f45 191a1b"
-)
-
-
-def test_bytes_of_a_frame() -> None:
-    assert FRAME.encode() == FRAME_BYTES
-
-
-@pytest.mark.parametrize("padding", [b"", bytes(15), b"\xff"])
-def test_frame_of_bytes(padding: bytes) -> None:
-    assert parse_frame(FRAME_BYTES + padding) == FRAME
-
-
-def changed(at: int, to: str) -> bytes:
-    data = bytes.fromhex(to)
-    return FRAME_BYTES[:at] + data + FRAME_BYTES[at + len(data) :]
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "Ethernet"),
-        (FRAME_BYTES[:13], "Ethernet"),
-        (FRAME_BYTES[:33], "IP header"),
-        (changed(12, "86dd"), "86dd"),
-        (changed(14, "65"), "lengths"),
-        (changed(14, "44"), "lengths"),
-        (changed(16, "0013"), "lengths"),
-        (FRAME_BYTES[:-1], "lengths"),
-        (changed(20, "2000"), "one whole"),
-        (changed(23, "06"), "one whole"),
-        (changed(24, "0000"), "IP checksum"),
-        (changed(16, "001b 0000 4000 4011 da87"), "UDP header"),
-        (changed(38, "0007"), "UDP length"),
-        (changed(38, "000c"), "UDP length"),
-        (changed(40, "1c46"), "UDP checksum"),
-    ],
-)
-def test_frames_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(PacketError, match=reason):
-        parse_frame(data)
-
-
-def test_no_checksum_and_one_that_a_card_would_fill_in() -> None:
-    assert parse_frame(changed(40, "0000")) == FRAME
-    assert parse_frame(changed(40, "1234"), checksum_ready=False) == FRAME
-
-
-def test_a_checksum_of_zero_is_sent_as_all_ones() -> None:
-    nobody = ("00:00:00:00:00:00", "00:00:00:00:00:00", IPv4Address(0), IPv4Address(0))
-    data = Frame(*nobody, 0, 0, b"\xff\xda").encode()  # 11 + 0a + 0a of the headers and ffda make ffff
-    assert data[40:42] == b"\xff\xff"
-    assert parse_frame(data).payload == b"\xff\xda"
-
-
-@given(st.binary(max_size=80), st.booleans())
-def test_any_frame(data: bytes, ready: bool) -> None:
-    for frame in (data, changed(12, "0800") + data, FRAME_BYTES[:14] + data):
-        try:
-            parse_frame(frame, ready)
-        except PacketError:
-            continue
-
-
-@given(addresses, addresses, st.integers(0, 65535), st.integers(0, 65535), st.binary(max_size=600))
-def test_any_frame_comes_back(
-    source: IPv4Address, destination: IPv4Address, source_port: int, destination_port: int, payload: bytes
-) -> None:
-    frame = Frame(FRAME.source_mac, FRAME.destination_mac, source, destination, source_port, destination_port, payload)
-    assert parse_frame(frame.encode()) == frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -10,25 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dhcp.policy
-from dhcp.packet import BOOT_ROM_GUID, NO_ADDRESS, Option, Packet, Value, parse
-from dhcp.policy import (
-    BOOT_ROM_DELAY,
-    BOOT_ROM_XID,
+import dhcp.clients
+from dhcp.boards import BOOT_ROM_GUID, BOOT_ROM_XID, TRAITS, Nature
+from dhcp.frames import BROADCAST_MAC
+from dhcp.packet import NO_ADDRESS, Option, Packet, Value, parse
+from dhcp.policy import PROBE_TIME, DhcpPolicy
+from dhcp.replies import (
     BROADCAST,
-    BROADCAST_MAC,
     PI_BOOT_MENU,
     Action,
-    DhcpPolicy,
     DhcpSettings,
+    ForgetLease,
     Ignore,
     Notice,
+    Probe,
     Reply,
-    Role,
-    role_of,
+    SaveLease,
+    Subnet,
 )
 from utility.hosts import Host
-from utility.service import Severity, Stage
+from utility.service import Report, Severity, Stage
 
 SERVER = IPv4Address("172.30.4.1")
 FOREIGN = IPv4Address("172.30.4.9")
@@ -49,6 +51,7 @@ LOADER = "PXEClient:Arch:00000:UNDI:002001"
 GUID = bytes.fromhex("00346950521431d000010902f73df0cd91")
 PI4_FACTS = {"model": "Pi 4", "serial": "91cdf03d", "revision": "d03114"}
 PI_LIST = (1, 3, 43, 60, 66, 67, 128, 129)
+BOOT_ROM_DELAY = TRAITS[Nature.BOOT_ROM].deaf
 DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE, INFORM = range(1, 9)
 
 
@@ -171,7 +174,7 @@ def test_a_request_of_another_state_does_not(options: dict[int, Value]) -> None:
 
 
 def test_the_memory_of_discovers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dhcp.policy, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(dhcp.clients, "MAX_CLIENTS", 2)
     it = DhcpPolicy(SETTINGS, lambda mac: Host(mac, ADDRESS))
     for last in (1, 2, 1, 3):
         it.receive(loader(DISCOVER, chaddr=bytes((2, 0, 0, 0, 0, last))), 1.0)
@@ -180,29 +183,16 @@ def test_the_memory_of_discovers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         assert (43 in reply.packet.options) is remembered
 
 
-@pytest.mark.parametrize(
-    ("vendor_class", "role"),
-    [
-        (LOADER, Role.BOOT_LOADER),
-        ("PXEClient:Arch:00007:UNDI:003016", Role.OTHER_PXE),
-        ("PXEClient", Role.OTHER_PXE),
-        ("piman-installer", Role.INSTALLER),
-        ("udhcp 1.35.0", Role.SYSTEM),
-        ("", Role.SYSTEM),
-    ],
-)
-def test_role(vendor_class: str, role: Role) -> None:
-    assert role_of(vendor_class) is role
-
-
 def test_another_pxe_client_gets_an_address_and_no_pi_menu() -> None:
     it = policy()
-    (offer,), _, (heard,) = split(it.receive(loader(DISCOVER, {60: "PXEClient:Arch:00007", 97: b"\0pc"}), 1.0))
+    (offer,), _, (heard,) = split(
+        it.receive(loader(DISCOVER, {60: "PXEClient:Arch:00007", 93: b"\0\7", 97: b"\0pc"}), 1.0)
+    )
     assert offer.packet.yiaddr == ADDRESS
     assert not {43, 60, 66} & set(offer.packet.options)
     assert offer.packet.options[97] == b"\0pc"
     assert heard.report.stage is Stage.DISCOVER
-    assert "a PXE client that is no Pi" in heard.report.event
+    assert heard.report.event == "UEFI asks for an address"
 
 
 def test_a_pi_without_guid() -> None:
@@ -232,7 +222,9 @@ def test_who_is_no_pxe_client(vendor_class: str, stage: Stage | None, event: str
 
 
 @pytest.mark.parametrize(
-    "request_packet", [boot_rom(), boot_rom(xid=1), loader(DISCOVER, xid=BOOT_ROM_XID)], ids=["both", "guid", "xid"]
+    "request_packet",
+    [boot_rom(), boot_rom(xid=1), message(DISCOVER, {60: LOADER}, xid=BOOT_ROM_XID)],
+    ids=["both", "guid", "xid"],
 )
 def test_the_boot_rom_has_what_it_is_offered_and_is_answered_late(request_packet: Packet) -> None:
     (reply,), _, (heard,) = split(policy().receive(request_packet, 100.0))
@@ -260,9 +252,41 @@ def test_one_late_answer_at_a_time() -> None:
     assert reply.not_before == 105.0 + BOOT_ROM_DELAY
 
 
-def test_a_boot_loader_with_that_xid_that_does_send_a_request_is_answered_at_once() -> None:
-    reply = reply_to(loader(REQUEST, selecting(), xid=BOOT_ROM_XID))
-    assert (reply.packet.options[53], reply.not_before, reply.neighbour) == (ACK, 0.0, True)
+BOOTCODE_GUID = b"\0" + bytes.fromhex("164c6cb6") * 4
+
+
+@pytest.mark.parametrize("kind", [DISCOVER, REQUEST])
+def test_bootcode_has_that_xid_and_its_serial_and_is_answered_at_once(kind: int) -> None:
+    options: dict[int, Value] = {97: BOOTCODE_GUID, **(selecting() if kind == REQUEST else {})}
+    reply = reply_to(loader(kind, options, xid=BOOT_ROM_XID))
+    assert (reply.not_before, reply.neighbour) == (0.0, False)
+    assert reply.notice is not None
+    report = reply.notice.report  # whether it will send a REQUEST is not known
+    assert (report.stage, report.facts["serial"]) == (Stage.LEASE, "b66c4c16")
+    assert report.event == "the boot loader of a Pi 3 has 172.30.4.13"
+
+
+@pytest.mark.parametrize(
+    ("packet", "wanted", "at"),
+    [
+        (boot_rom(), None, 101.2),
+        (boot_rom(), 0.0, 0.0),
+        (boot_rom(), 2.5, 102.5),
+        (loader(DISCOVER), None, 0.0),
+        (loader(DISCOVER), 2.5, 102.5),
+        (message(DISCOVER), 2.5, 0.0),
+        (loader(REQUEST, selecting()), 2.5, 0.0),
+    ],
+)
+def test_the_delay_that_was_configured(packet: Packet, wanted: float | None, at: float) -> None:
+    assert reply_to(packet, replace(SETTINGS, reply_delay=wanted)).not_before == at
+
+
+def test_another_program_does_not_wait_for_the_delayed_offer_of_the_last() -> None:
+    it = policy(replace(SETTINGS, reply_delay=3.0))
+    for xid in (1, 2):
+        (reply,), _, _ = split(it.receive(loader(DISCOVER, xid=xid), 100.0 + xid))
+        assert reply.not_before == 103.0 + xid
 
 
 def test_an_operating_system_with_that_xid_is_no_boot_rom() -> None:
@@ -292,6 +316,7 @@ TAKEN = IPv4Address("172.30.4.77")
 )
 def test_request(options: dict[int, Value], ciaddr: IPv4Address, kind: int, state: str) -> None:
     reply = reply_to(message(REQUEST, {61: b"\1id", **options}, ciaddr=ciaddr))
+    wanted = options.get(50) if ciaddr == NO_ADDRESS else ciaddr
     assert reply.packet.options[53] == kind
     assert reply.packet.options[54] == SERVER
     assert reply.packet.options[61] == b"\1id"
@@ -299,7 +324,8 @@ def test_request(options: dict[int, Value], ciaddr: IPv4Address, kind: int, stat
     assert state in reply.notice.report.heard
     if kind == NAK:
         assert (reply.address, reply.mac) == (BROADCAST, BROADCAST_MAC)
-        assert reply.packet.options == {53: NAK, 54: SERVER, 61: b"\1id", 56: "your address is 172.30.4.13"}
+        wrong = "its address is 172.30.4.13" if wanted != ELSEWHERE else "it is on 172.30.4.0/24"
+        assert reply.packet.options == {53: NAK, 54: SERVER, 61: b"\1id", 56: wrong}
         assert (reply.packet.yiaddr, reply.packet.ciaddr, reply.packet.siaddr) == (NO_ADDRESS,) * 3
         assert reply.notice.report.stage is None
     elif state == "renewing":
@@ -321,20 +347,22 @@ def test_a_nak_is_told_once() -> None:
         (reply,), _, _ = split(it.receive(message(REQUEST, {50: TAKEN}), now))
         assert reply.notice is not None
         events.append(reply.notice.report.event)
-    text = "the operating system asked for 172.30.4.77, its address is 172.30.4.13"
+    text = "the operating system asked for 172.30.4.77, but its address is 172.30.4.13"
     assert events == [text, "", text]
 
 
 def test_a_client_that_took_another_servers_offer() -> None:
     it = policy()
-    replies, (ignore,), (notice,) = split(it.receive(loader(REQUEST, selecting(server=FOREIGN)), 1.0))
+    replies, (ignore,), (notice, network) = split(it.receive(loader(REQUEST, selecting(server=FOREIGN)), 1.0))
     assert not replies
     assert ignore.reason == "took another server's offer"
     assert notice.report.severity is Severity.WARNING
     assert "another DHCP server, 172.30.4.9" in notice.report.event
-    _, _, (again,) = split(it.receive(loader(REQUEST, selecting(server=TAKEN)), 60.0))
+    assert (network.report.mac, network.report.severity) == ("", Severity.WARNING)
+    assert network.report.event == "another DHCP server, 172.30.4.9, answers on this network"
+    _, _, (again,) = split(it.receive(loader(REQUEST, selecting(server=FOREIGN)), 60.0))
     assert (again.report.event, again.report.severity) == ("", Severity.INFO)
-    _, _, (later,) = split(it.receive(loader(REQUEST, selecting(server=TAKEN)), 61.0))
+    _, _, (later,) = split(it.receive(loader(REQUEST, selecting(server=FOREIGN)), 61.0))
     assert later.report.event != ""
 
 
@@ -434,7 +462,7 @@ def test_release() -> None:
         (message(OFFER), "no message of a client"),
         (message(99), "no message of a client"),
         (replace(message(DISCOVER), options={}), "no message of a client"),
-        (message(DISCOVER, giaddr=FOREIGN), "relayed"),
+        (message(DISCOVER, giaddr=ELSEWHERE), "relayed from an unknown network"),
         (message(DISCOVER, htype=6), "not Ethernet"),
         (message(DISCOVER, chaddr=bytes(8)), "not Ethernet"),
     ],
@@ -474,9 +502,394 @@ def test_a_strangers_discover_is_told() -> None:
 
 def test_a_strangers_text_moves_no_cursor() -> None:
     _, _, (notice,) = split(policy().receive(message(DISCOVER, {60: "\x1b[2J\né" + "x" * 99}, chaddr=STRANGER), 1.0))
-    assert '"?[2J??' + "x" * 58 + '"' in notice.report.event
+    assert '"?[2J??' + "x" * 55 + '..."' in notice.report.event
     _, _, (silent,) = split(policy().receive(message(DISCOVER, chaddr=STRANGER), 1.0))
     assert silent.report.event == "asks for an address, but is not in hosts.csv"
+
+
+# --- strangers that wait for approval ---
+
+APPROVE = replace(SETTINGS, unknown_pis="approve")
+
+
+def test_a_board_that_looks_like_a_pi_waits_for_approval() -> None:
+    hosts: dict[str, Host] = {}
+    it = DhcpPolicy(APPROVE, hosts.get)
+    replies, (ignore,), (notice,) = split(it.receive(loader(DISCOVER), 1.0))
+    assert not replies
+    assert ignore.reason == "waits for approval"
+    report = notice.report
+    assert report.facts == {"waiting": "yes", "vendor": "Raspberry Pi", **PI4_FACTS}
+    assert report.event.startswith("waits for approval: write it into hosts.csv (vendor class")
+    _, _, (again,) = split(it.receive(loader(DISCOVER), 5.0))
+    assert (again.report.event, again.report.facts["waiting"]) == ("", "yes")
+    hosts[MAC] = HOST
+    (reply,), _, (heard,) = split(it.receive(loader(DISCOVER), 9.0))
+    assert reply.packet.yiaddr == ADDRESS
+    assert heard.report.facts == {"waiting": "no", **PI4_FACTS}
+    _, _, (heard,) = split(it.receive(loader(DISCOVER), 10.0))
+    assert heard.report.facts == PI4_FACTS
+
+
+def test_what_is_no_pi_waits_for_nothing() -> None:
+    it = DhcpPolicy(APPROVE, {}.get)
+    assert it.receive(message(DISCOVER, {60: "MSFT 5.0"}, chaddr=STRANGER), 1.0) == [Ignore("unknown MAC")]
+    assert it.receive(loader(REQUEST), 1.0) == [Ignore("unknown MAC")]
+    _, _, (notice,) = split(it.receive(loader(DISCOVER, chaddr=STRANGER), 1.0))
+    assert "vendor" not in notice.report.facts
+
+
+# --- the pool ---
+
+POOL = (IPv4Address("172.30.4.100"), IPv4Address("172.30.4.101"))
+POOLED = replace(SETTINGS, unknown_pis="pool", pool=POOL)
+SECOND = bytes.fromhex("020000000002")
+THIRD = bytes.fromhex("020000000003")
+
+
+class PoolBench:
+    """A policy with a pool of two addresses, and hosts.csv."""
+
+    def __init__(self, options: DhcpSettings = POOLED, leases: Sequence[tuple[str, IPv4Address, float]] = ()) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.it = DhcpPolicy(options, self.hosts.get, self.by_address, leases, epoch=1000.0)
+
+    def by_address(self, address: IPv4Address) -> Host | None:
+        return next((host for host in self.hosts.values() if host.address == address), None)
+
+    def write(self, mac: str, address: IPv4Address) -> None:
+        self.hosts[mac] = Host(mac, address)
+
+    def offer(self, packet: Packet, now: float) -> Reply:
+        """What it is offered after nobody answered the probe."""
+        actions = self.it.receive(packet, now)
+        if self.it.deadline is not None:
+            actions += self.it.tick(self.it.deadline)
+        (reply,), _, _ = split(actions)
+        return reply
+
+    def lease(self, chaddr: bytes, now: float) -> tuple[IPv4Address, SaveLease]:
+        offer = self.offer(message(DISCOVER, chaddr=chaddr), now).packet
+        request = message(REQUEST, selecting(address=offer.yiaddr), chaddr=chaddr)
+        actions = self.it.receive(request, now + 1)
+        (ack,), _, _ = split(actions)
+        assert ack.packet.options[53] == ACK
+        (saved,) = [each for each in actions if isinstance(each, SaveLease)]
+        return ack.packet.yiaddr, saved
+
+
+def test_a_stranger_gets_an_address_once_nobody_answers_for_it() -> None:
+    it = PoolBench().it
+    assert it.probes
+    assert it.deadline is None
+    assert it.receive(loader(DISCOVER, chaddr=STRANGER), 100.0) == [Probe(POOL[0])]
+    assert it.deadline == 100.0 + PROBE_TIME
+    assert it.tick(100.1) == []
+    (offer,), _, (heard,) = split(it.tick(100.0 + PROBE_TIME))
+    assert it.deadline is None
+    assert (offer.packet.yiaddr, offer.mac) == (POOL[0], "02:00:00:00:00:01")
+    assert offer.packet.options[43] == PI_BOOT_MENU
+    assert (heard.name, heard.report.stage) == ("pi-000001", Stage.DISCOVER)
+    assert it.host_of_lease(POOL[0]) == Host("02:00:00:00:00:01", POOL[0], "pi-000001")
+    assert it.host_of_lease(POOL[1]) is None
+    # The next program of the same board is not probed for again.
+    (offer,), _, _ = split(it.receive(message(DISCOVER, {55: (12,)}, chaddr=STRANGER), 101.0))
+    assert (offer.packet.yiaddr, offer.packet.options[12]) == (POOL[0], "pi-000001")
+
+
+def test_a_lease_of_the_pool_is_remembered_over_a_restart() -> None:
+    bench = PoolBench()
+    address, saved = bench.lease(STRANGER, 100.0)
+    assert saved == SaveLease("02:00:00:00:00:01", POOL[0], 1000.0 + 101.0 + 600)
+    bench.lease(SECOND, 100.0)
+    known = [(saved.mac, address, saved.expires), ("02:00:00:00:00:03", POOL[0], 5.0), (MAC, ELSEWHERE, 9e9)]
+    again = PoolBench(leases=known)
+    assert again.it.host_of_lease(POOL[0]) == Host("02:00:00:00:00:03", POOL[0], "pi-000003")  # the older one
+    again = PoolBench(leases=known[:1])
+    assert again.it.host_of_lease(POOL[0]) is not None
+    # It renews before it ever asks anew.
+    renewal = message(REQUEST, chaddr=STRANGER, ciaddr=POOL[0])
+    (ack,), _, _ = split(again.it.receive(renewal, 1.0))
+    assert (ack.packet.options[53], ack.address) == (ACK, POOL[0])
+
+
+def test_an_ended_lease_goes_to_the_next_when_there_is_no_other() -> None:
+    bench = PoolBench()
+    bench.lease(STRANGER, 100.0)
+    bench.lease(SECOND, 200.0)
+    actions = bench.it.receive(message(DISCOVER, chaddr=THIRD), 300.0)
+    _, (ignore,), (warning,) = split(actions)
+    assert ignore.reason == "the pool is empty"
+    assert (warning.report.mac, warning.report.severity) == ("", Severity.WARNING)
+    assert "make `pool:` larger" in warning.report.event
+    assert split(bench.it.receive(message(DISCOVER, chaddr=THIRD), 301.0))[2] == []
+    assert bench.it.receive(message(DISCOVER, chaddr=THIRD), 800.0) == [
+        ForgetLease("02:00:00:00:00:01"),
+        Probe(POOL[0]),
+    ]
+    assert bench.it.receive(message(REQUEST, {50: POOL[0]}, chaddr=STRANGER), 801.0) == [Ignore("unknown MAC")]
+
+
+def test_somebody_answers_for_the_address() -> None:
+    it = PoolBench().it
+    it.receive(message(DISCOVER, chaddr=STRANGER), 100.0)
+    assert it.claimed(POOL[1], MAC, 100.1) == []
+    forget, warning, probe = it.claimed(POOL[0], MAC, 100.2)
+    assert (forget, probe) == (ForgetLease("02:00:00:00:00:01"), Probe(POOL[1]))
+    assert isinstance(warning, Notice)
+    assert f"{MAC} uses 172.30.4.100" in warning.report.event
+    assert it.deadline == 100.2 + PROBE_TIME
+    (offer,), _, _ = split(it.tick(101.0))
+    assert offer.packet.yiaddr == POOL[1]
+    assert it.host_of_lease(POOL[0]) is None
+
+
+def test_the_client_itself_answers_for_the_address() -> None:
+    it = PoolBench().it
+    it.receive(message(DISCOVER, chaddr=STRANGER), 100.0)
+    (offer,), _, _ = split(it.claimed(POOL[0], "02:00:00:00:00:01", 100.1))
+    assert offer.packet.yiaddr == POOL[0]
+    assert it.deadline is None
+
+
+def test_a_second_discover_during_the_probe_is_the_one_that_is_answered() -> None:
+    it = PoolBench().it
+    it.receive(message(DISCOVER, chaddr=STRANGER), 100.0)
+    assert it.receive(message(DISCOVER, chaddr=STRANGER, xid=9), 100.1) == [Ignore("its address is being probed")]
+    (offer,), _, _ = split(it.tick(101.0))
+    assert offer.packet.xid == 9
+
+
+def test_the_boot_rom_waits_no_longer_for_the_probe_and_has_what_it_is_offered() -> None:
+    bench = PoolBench()
+    bench.it.receive(boot_rom(chaddr=STRANGER), 100.0)
+    actions = bench.it.tick(101.0)
+    (offer,), _, _ = split(actions)
+    assert (offer.not_before, offer.neighbour) == (100.0 + BOOT_ROM_DELAY, True)
+    assert SaveLease("02:00:00:00:00:01", POOL[0], 1000 + 101 + 600) in actions
+
+
+def test_a_decline_of_a_pool_address_puts_it_aside() -> None:
+    bench = PoolBench()
+    bench.lease(STRANGER, 100.0)
+    actions = bench.it.receive(message(DECLINE, selecting(address=POOL[0]), chaddr=STRANGER), 110.0)
+    assert ForgetLease("02:00:00:00:00:01") in actions
+    assert "declined 172.30.4.100" in split(actions)[2][0].report.event
+    assert bench.lease(STRANGER, 120.0)[0] == POOL[1]
+    elsewhere = message(DECLINE, selecting(address=ADDRESS), chaddr=STRANGER)
+    assert not [each for each in bench.it.receive(elsewhere, 130.0) if isinstance(each, ForgetLease)]
+
+
+def test_a_release_keeps_the_address_for_its_mac_until_it_is_needed() -> None:
+    bench = PoolBench()
+    bench.lease(STRANGER, 100.0)
+    bench.lease(SECOND, 100.0)
+    release = message(RELEASE, {54: SERVER}, ciaddr=POOL[1], chaddr=SECOND)
+    assert SaveLease("02:00:00:00:00:02", POOL[1], 1150.0) in bench.it.receive(release, 150.0)
+    assert bench.lease(SECOND, 160.0)[0] == POOL[1]
+    bench.it.receive(release, 170.0)
+    assert bench.lease(THIRD, 180.0)[0] == POOL[1]
+
+
+def test_a_pi_of_the_pool_that_is_written_into_hosts_csv() -> None:
+    bench = PoolBench()
+    bench.lease(STRANGER, 100.0)
+    bench.write("02:00:00:00:00:01", ADDRESS)
+    actions = bench.it.receive(message(REQUEST, {50: POOL[0]}, chaddr=STRANGER), 200.0)
+    assert ForgetLease("02:00:00:00:00:01") in actions
+    assert split(actions)[0][0].packet.options[53] == NAK
+    assert bench.it.host_of_lease(POOL[0]) is None
+    assert bench.offer(message(DISCOVER, chaddr=STRANGER), 201.0).packet.yiaddr == ADDRESS
+
+
+def test_an_address_of_the_pool_that_hosts_csv_gives_to_another() -> None:
+    bench = PoolBench()
+    bench.lease(STRANGER, 100.0)
+    bench.write(MAC, POOL[0])
+    (nak,), _, _ = split(bench.it.receive(message(REQUEST, ciaddr=POOL[0], chaddr=STRANGER), 200.0))
+    assert nak.packet.options[56] == "hosts.csv gives that to another"
+    assert bench.offer(message(DISCOVER), 201.0).packet.yiaddr == POOL[0]
+    assert bench.lease(STRANGER, 202.0)[0] == POOL[1]
+
+
+@pytest.mark.parametrize("reserved", [POOL[0], SERVER])
+def test_what_the_pool_never_gives(reserved: IPv4Address) -> None:
+    options = replace(POOLED, pool=(SERVER, SERVER) if reserved == SERVER else POOL, reserved=frozenset({POOL[0]}))
+    actions = PoolBench(options).it.receive(message(DISCOVER, chaddr=STRANGER), 1.0)
+    assert actions[0] == (Ignore("the pool is empty") if reserved == SERVER else Probe(POOL[1]))
+
+
+@pytest.mark.parametrize("options", [{50: POOL[0]}, selecting(address=POOL[0]), {}])
+def test_a_stranger_without_a_lease_is_met_with_silence(options: dict[int, Value]) -> None:
+    assert PoolBench().it.receive(message(REQUEST, options, chaddr=STRANGER), 1.0) == [Ignore("unknown MAC")]
+
+
+def test_a_pc_in_the_pool_gets_no_boot_menu() -> None:
+    pc = loader(DISCOVER, {97: bytes(range(17))}, chaddr=STRANGER)
+    assert 43 not in PoolBench().offer(pc, 1.0).packet.options
+
+
+# --- relays ---
+
+FAR = Subnet(IPv4Network("10.2.0.0/24"), 300, IPv4Address("10.2.0.254"), domain="far.example")
+NEAR_RELAY, FAR_RELAY = IPv4Address("172.30.4.250"), IPv4Address("10.2.0.254")
+FAR_ADDRESS = IPv4Address("10.2.0.13")
+RELAYED = replace(SETTINGS, subnets=(FAR,))
+CIRCUIT = b"\x01\x04port"
+
+
+def relayed(packet: Packet, giaddr: IPv4Address = FAR_RELAY, agent: bytes = CIRCUIT) -> Packet:
+    return replace(packet, giaddr=giaddr, hops=1, options={**packet.options, 82: agent})
+
+
+def far_policy(address: IPv4Address = FAR_ADDRESS) -> DhcpPolicy:
+    return policy(RELAYED, Host(MAC, address, "pi3"))
+
+
+def test_an_offer_goes_back_to_the_relay() -> None:
+    (reply,), _, _ = split(far_policy().receive(relayed(loader(DISCOVER)), 1.0))
+    assert (reply.address, reply.mac, reply.port, reply.neighbour) == (FAR_RELAY, "", 67, False)
+    packet = reply.packet
+    assert (packet.giaddr, packet.yiaddr, packet.siaddr) == (FAR_RELAY, FAR_ADDRESS, SERVER)
+    assert (packet.options[3], packet.options[51]) == ((FAR_RELAY,), 300)
+    assert packet.options[66] == str(SERVER)
+    assert list(packet.options.items())[-1] == (82, CIRCUIT)
+
+
+def test_a_renewal_comes_past_the_relay_and_is_answered_so() -> None:
+    (reply,), _, _ = split(far_policy().receive(message(REQUEST, ciaddr=FAR_ADDRESS), 1.0))
+    assert (reply.address, reply.mac, reply.port) == (FAR_ADDRESS, "", 68)
+    assert (reply.packet.options[53], reply.packet.options[51]) == (ACK, 300)
+    (nak,), _, _ = split(far_policy().receive(message(REQUEST, ciaddr=IPv4Address("10.2.0.14")), 1.0))
+    assert (nak.address, nak.mac, nak.packet.options[53]) == (IPv4Address("10.2.0.14"), "", NAK)
+
+
+def test_a_nak_by_relay_is_to_be_sent_to_all() -> None:
+    (nak,), _, _ = split(far_policy().receive(relayed(message(REQUEST, {50: TAKEN})), 1.0))
+    assert (nak.address, nak.port, nak.packet.flags) == (FAR_RELAY, 67, 0x8000)
+    assert list(nak.packet.options.items())[-1] == (82, CIRCUIT)
+    assert nak.packet.options[56] == "it is on 10.2.0.0/24"
+
+
+def test_the_relay_selects_another_link_and_has_renewals_sent_to_itself() -> None:
+    agent = CIRCUIT + b"\x05\x04" + FAR_RELAY.packed + b"\x0b\x04" + NEAR_RELAY.packed
+    (offer,), _, _ = split(far_policy().receive(relayed(message(DISCOVER), NEAR_RELAY, agent), 1.0))
+    assert (offer.address, offer.packet.yiaddr) == (NEAR_RELAY, FAR_ADDRESS)
+    assert offer.packet.options[54] == NEAR_RELAY
+    request = relayed(message(REQUEST, {54: NEAR_RELAY, 50: FAR_ADDRESS}), NEAR_RELAY, agent)
+    (ack,), _, _ = split(far_policy().receive(request, 2.0))
+    assert (ack.packet.options[53], ack.packet.options[54]) == (ACK, NEAR_RELAY)
+
+
+def test_a_pi_on_a_network_that_is_not_its_own() -> None:
+    it = far_policy(ADDRESS)
+    _, (ignore,), (warning,) = split(it.receive(relayed(message(DISCOVER)), 1.0))
+    assert ignore.reason == "its address is of another network"
+    assert "asks on 10.2.0.0/24, where its address 172.30.4.13 is of no use" in warning.report.event
+    (nak,), _, _ = split(it.receive(relayed(message(REQUEST, {50: ADDRESS})), 1.0))
+    assert nak.packet.options[53] == NAK
+
+
+def test_a_relay_of_a_network_that_is_not_known_is_told_of_once_an_hour() -> None:
+    it = far_policy()
+    told = []
+    for now in (0.0, 3599.0, 3600.0):
+        _, _, notices = split(it.receive(relayed(message(DISCOVER), ELSEWHERE), now))
+        told.append(len(notices))
+    assert told == [1, 0, 1]
+
+
+def test_the_memory_of_the_network_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dhcp.clients, "MAX_TOPICS", 2)
+    it = far_policy()
+    told = []
+    for last in (1, 2, 3, 3, 1):
+        _, _, notices = split(it.receive(relayed(message(DISCOVER), IPv4Address(f"10.9.0.{last}")), 1.0))
+        told.append(len(notices))
+    assert told == [1, 1, 1, 0, 1]
+
+
+def test_a_3b_behind_a_relay_is_told_of() -> None:
+    it = far_policy()
+    (offer,), _, notices = split(it.receive(relayed(boot_rom()), 1.0))
+    assert offer.not_before == 1.0 + BOOT_ROM_DELAY
+    assert ["cannot boot through a DHCP relay" in each.report.event for each in notices] == [False, True]
+    assert notices[1].report.severity is Severity.WARNING
+
+
+def test_the_pool_of_a_far_network_is_not_probed() -> None:
+    far = replace(FAR, pool=(FAR_ADDRESS, FAR_ADDRESS))
+    bench = PoolBench(replace(POOLED, subnets=(far,)))
+    bench.lease(STRANGER, 1.0)
+    # The same Pi is carried to the other rack.
+    actions = bench.it.receive(relayed(message(DISCOVER, chaddr=STRANGER)), 10.0)
+    assert actions[0] == ForgetLease("02:00:00:00:00:01")
+    (offer,), _, _ = split(actions)
+    assert (offer.packet.yiaddr, offer.packet.options[51]) == (FAR_ADDRESS, 300)
+
+
+def test_an_agents_option_that_is_too_long_is_left_out() -> None:
+    (offer,), _, _ = split(far_policy().receive(relayed(message(DISCOVER), agent=bytes(256)), 1.0))
+    assert 82 not in offer.packet.options
+    (offer,), _, _ = split(far_policy().receive(relayed(message(DISCOVER, {61: bytes(255)}), agent=bytes(255)), 1.0))
+    assert {53, 54, 51, 1, 82} <= set(offer.packet.options)
+    assert len(offer.packet.encode()) <= 548
+
+
+# --- another DHCP server ---
+
+ROGUE = "02:00:00:00:00:09"
+
+
+def said(kind: int, server: IPv4Address | None = FOREIGN, **fields: object) -> Packet:
+    return message(kind, {} if server is None else {54: server}, op=2, yiaddr=ELSEWHERE, **fields)
+
+
+def test_a_foreign_offer_to_our_pi_is_told_of_the_pi_and_of_the_network() -> None:
+    it = policy()
+    replies, ignored, (network, pi) = split(it.overheard(said(OFFER), FOREIGN, ROGUE, 0.0))
+    assert not replies
+    assert not ignored
+    assert network.report == Report(
+        "", event=f"another DHCP server, 172.30.4.9 ({ROGUE}), answers on this network", severity=Severity.WARNING
+    )
+    assert (pi.name, pi.report.mac, pi.report.severity) == ("pi3", MAC, Severity.WARNING)
+    assert pi.report.event == f"another DHCP server, 172.30.4.9 ({ROGUE}), offered it 10.0.0.7"
+    _, _, (pi,) = split(it.overheard(said(ACK, server=None), FOREIGN, ROGUE, 61.0))
+    assert pi.report.event.endswith("gave it 10.0.0.7")
+    _, _, (network, _) = split(it.overheard(said(ACK), FOREIGN, ROGUE, 3600.0))
+    assert network.report.mac == ""
+
+
+@pytest.mark.parametrize(
+    ("packet", "count"),
+    [
+        (said(OFFER, chaddr=STRANGER), 1),
+        (said(NAK), 1),
+        (said(OFFER, server=SERVER), 0),
+        (said(DISCOVER), 0),
+    ],
+)
+def test_what_else_is_overheard(packet: Packet, count: int) -> None:
+    assert len(policy().overheard(packet, FOREIGN, ROGUE, 0.0)) == count
+
+
+# --- one Pi from power to login ---
+
+
+def test_every_program_of_one_pi_has_one_address_whatever_it_calls_itself() -> None:
+    it = policy()
+    programs: list[dict[int, Value]] = [
+        {60: LOADER, 97: GUID},
+        {55: (1, 3, 6, 12, 15, 17, 26, 40)},
+        {60: "piman-installer", 61: b"\1" + bytes.fromhex("b827eb010203")},
+        {60: "dhcpcd-9.4.1", 61: b"\xff\x00\x00\x00\x01\x00\x01\x02\x03"},
+    ]
+    for number, options in enumerate(programs):
+        (offer,), _, _ = split(it.receive(message(DISCOVER, options, xid=number), 10.0 * number))
+        assert offer.packet.yiaddr == ADDRESS
+        assert offer.packet.raw(61) == options.get(61, b"")
+        assert (43 in offer.packet.options) is (number == 0)
 
 
 # --- any message ---

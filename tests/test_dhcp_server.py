@@ -16,8 +16,11 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 import dhcp.server
-from dhcp.packet import BOOT_ROM_GUID, Frame, Packet, PacketError, parse, parse_frame
-from dhcp.policy import BROADCAST, BROADCAST_MAC, DhcpPolicy, DhcpSettings
+from dhcp.boards import BOOT_ROM_GUID
+from dhcp.frames import BROADCAST_MAC, Frame, parse_frame
+from dhcp.packet import Packet, PacketError, parse
+from dhcp.policy import DhcpPolicy
+from dhcp.replies import BROADCAST, DhcpSettings
 from dhcp.server import DhcpServer
 from utility.hosts import Host
 from utility.service import Report, Severity, Stage
@@ -36,7 +39,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
-        self.server = DhcpServer("lo", DhcpPolicy(SETTINGS, HOSTS.get), self.reports.append)
+        self.policy = DhcpPolicy(SETTINGS, HOSTS.get)
+        self.server = DhcpServer("lo", self.policy, self.reports.append)
         self.wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.wire.bind(("lo", 0x0800))
         self.wire.settimeout(5)
@@ -239,10 +243,10 @@ def rom(xid: int = 0x26F30339) -> Packet:
 
 
 def test_late_answers_wait_in_the_order_of_their_deadlines(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dhcp.policy, "BOOT_ROM_DELAY", 0.05)
+    monkeypatch.setattr(bench.policy, "settings", replace(SETTINGS, reply_delay=0.05))
     bench.put(rom())
     bench.put(replace(rom(), chaddr=bytes.fromhex("020000000003")))
-    bench.put(replace(DISCOVER, xid=8))
+    bench.put(replace(DISCOVER, xid=8, options={53: 1}))
     assert parse(bench.take().payload).xid == 8  # nobody waits for the ROM
     assert [bench.take().destination_mac for _ in range(2)] == [MAC, "02:00:00:00:00:03"]
 
@@ -251,7 +255,7 @@ def test_a_neighbour_is_pinned_until_another_speaks(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(dhcp.policy, "BOOT_ROM_DELAY", 0.0)
+    monkeypatch.setattr(bench.policy, "settings", replace(SETTINGS, reply_delay=0.0))
     monkeypatch.setattr(fcntl, "ioctl", lambda _, request, arp: asked.append((request, arp)))
     bench.ask(rom())
     bench.ask(rom())
@@ -273,7 +277,7 @@ def test_a_neighbour_that_the_kernel_refuses_is_no_failure(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     caplog.set_level(logging.DEBUG, logger="piman.dhcp")
-    monkeypatch.setattr(dhcp.policy, "BOOT_ROM_DELAY", 0.0)
+    monkeypatch.setattr(bench.policy, "settings", replace(SETTINGS, reply_delay=0.0))
     monkeypatch.setattr(fcntl, "ioctl", refuse)
     assert bench.ask(rom()).yiaddr == ADDRESS
     assert [each.levelname for each in caplog.records if "neighbour entry" in each.message] == ["DEBUG"]

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from dhcp.packet import BOOT_ROM_GUID, Frame, Packet, Value, parse, parse_frame
-from dhcp.policy import BROADCAST, BROADCAST_MAC, PI_BOOT_MENU, DhcpPolicy, DhcpSettings
+from dhcp.boards import BOOT_ROM_GUID
+from dhcp.frames import BROADCAST_MAC, Frame, parse_frame
+from dhcp.packet import Packet, Value, parse
+from dhcp.policy import DhcpPolicy
+from dhcp.replies import BROADCAST, PI_BOOT_MENU, DhcpSettings
 from dhcp.server import DhcpServer
 from tests.peers.netns import Network
 from utility.hosts import Host
