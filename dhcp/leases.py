@@ -76,7 +76,7 @@ class Pool:
         lease = self._by_mac.get(mac)
         if lease is not None and self._taken(lease.address):
             lost.append(lease)
-            self.forget(lease)
+            self.forget(lease.mac)
             lease = None
         if lease is None:
             address = wanted if wanted is not None and self._is_free(wanted) else self._take(now, lost)
@@ -101,15 +101,16 @@ class Pool:
         lease.expires = min(lease.expires, now)
         self._order_of(lease).move_to_end(lease.mac, last=False)
 
-    def forget(self, lease: Lease) -> None:
-        del self._by_mac[lease.mac]
+    def forget(self, mac: str) -> None:
+        """It has no address of ours any more."""
+        lease = self._by_mac.pop(mac)
         del self._by_address[lease.address]
-        del self._order_of(lease)[lease.mac]
+        del self._order_of(lease)[mac]
         self._returned.append(lease.address)
 
     def quarantine(self, lease: Lease, now: float) -> None:
         """Somebody else was found to use the address."""
-        self.forget(lease)
+        self.forget(lease.mac)
         self._quarantined[lease.address] = now + QUARANTINE
 
     def _order_of(self, lease: Lease) -> OrderedDict[str, Lease]:
@@ -135,7 +136,7 @@ class Pool:
         """Forget those whose time is over, the longest over first."""
         ended = 0
         while ended < most and order and not (lease := next(iter(order.values()))).holds(now):
-            self.forget(lease)
+            self.forget(lease.mac)
             lost.append(lease)
             ended += 1
         return ended > 0

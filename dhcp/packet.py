@@ -438,9 +438,7 @@ def printable(text: str, longest: int = _LONGEST) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in cut)
 
 
-def _value_words(code: int, value: Value) -> str:
-    if code == Option.MESSAGE_TYPE and isinstance(value, int) and value in _MESSAGE_TYPES:
-        return "DHCP" + MessageType(value).name
+def _value_words(value: Value) -> str:
     if isinstance(value, bytes):
         return printable(value.hex())
     if isinstance(value, str):
@@ -465,4 +463,4 @@ def describe(packet: Packet) -> str:
     head += [f"{word} {getattr(packet, word)}" for word in addresses if getattr(packet, word) != NO_ADDRESS]
     head += [f'{word} "{printable(getattr(packet, word))}"' for word in ("sname", "file") if getattr(packet, word)]
     rest = (item for item in packet.options.items() if item[0] != Option.MESSAGE_TYPE)
-    return " ".join(head) + "".join(f"; {option_name(code)} {_value_words(code, value)}" for code, value in rest)
+    return " ".join(head) + "".join(f"; {option_name(code)} {_value_words(value)}" for code, value in rest)

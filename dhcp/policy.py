@@ -255,10 +255,7 @@ class DhcpPolicy:
 
     def _adopt(self, mac: str) -> list[Action]:
         """It is to have no address of that pool: a human wrote it into hosts.csv, or it was moved."""
-        held = self._held[mac]
-        lease = held.pool.of(mac)
-        if lease is not None:
-            held.pool.forget(lease)
+        self._held[mac].pool.forget(mac)
         return self._drop(mac)
 
     def _pooled(self, request: Packet, kind: int, subnet: Subnet, pool: Pool, now: float) -> list[Action]:

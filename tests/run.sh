@@ -12,7 +12,7 @@ if [ "${1:-}" = --soak ]; then PIMAN_SOAK=1; shift; fi
 # Real peers and real parts, from Debian's packages.
 sh install/need.sh \
     iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
-    tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps
+    dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps
 
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
@@ -52,7 +52,13 @@ echo "== unit tests"
 world coverage run -m pytest tests --ignore=tests/peers --ignore=tests/lab
 coverage report --fail-under=100 --include="$(paste -sd, <<'PURE'
 dhcp/packet.py
+dhcp/frames.py
+dhcp/boards.py
+dhcp/leases.py
+dhcp/replies.py
+dhcp/clients.py
 dhcp/policy.py
+dhcp/proxy.py
 tftp/packet.py
 tftp/transfer.py
 tftp/files.py

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utility.config import Config, ConfigError, Monitoring, Ports, Problem, SnmpAccess, load_config
+from utility.config import Config, ConfigError, Monitoring, Ports, Problem, SnmpAccess, Subnet, load_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,8 +73,12 @@ def test_the_examples_load_as_they_are(folder: Path) -> None:
 def test_the_defaults_that_the_example_shows_are_the_defaults(folder: Path) -> None:
     text = (ROOT / "config.yaml").read_text()
     shown = text[text.index("# lease_time") :].replace("\n# ", "\n").removeprefix("# ")
-    keys = ("router", "dns", "domain", "ntp_servers")
+    keys = ("router", "dns", "domain", "ntp_servers", "pool")  # none by default
     shown = "\n".join(line for line in shown.split("\n") if not line.startswith(keys))
+    start = shown.index("subnets:")
+    subnets = shown[start : shown.index("serve_firmware_updates")]
+    assert len(load(BASE + subnets).subnets) == 1
+    shown = shown.replace(subnets, "")
     assert load(BASE + shown) == load(BASE)
 
 
@@ -122,7 +126,23 @@ state_dir: /var/lib/piman
 log_dir: log
 ports: {dhcp: 1067, tftp: 1069, hello: 4333, image: 5444, ntp: 1123, web: 8080}
 services: [ntp, dhcp, ntp]
-unknown_pis: ignore
+unknown_pis: pool
+pool: 10.7.9.1 - 10.7.9.99
+dhcp_mode: server
+reply_delay: 2
+subnets:
+  - {network: 10.8.0.0/24, router: 10.8.0.1}
+  - network: 10.9.0.0
+    subnet_mask: 255.255.255.0
+    router: 10.9.0.1
+    lease_time: 300
+    dns: 10.9.0.2
+    domain: far.example.org
+    ntp_servers: [10.9.0.3]
+    pool: 10.9.0.100-10.9.0.150
+serve_firmware_updates: [Pi1, B8-27-EB-01-02-03]
+local_stratum: none
+ntp_rate_limit: 0.5
 snmp: {write_community: w, timeout: 0.5, retries: 0}
 monitoring: {interval: 30, thresholds: {cpu: 80, temperature: 70.5}, channels: [slack, log]}
 """
@@ -149,7 +169,20 @@ def test_every_key(folder: Path) -> None:
     assert (config.state_dir, config.log_dir) == (Path("/var/lib/piman"), folder / "log")
     assert config.ports == Ports(1067, 1069, 4333, 5444, 1123, 8080)
     assert config.services == ("ntp", "dhcp")
-    assert (config.unknown_pis, config.pool) == ("ignore", None)
+    assert (config.unknown_pis, config.pool) == ("pool", (ip("10.7.9.1"), ip("10.7.9.99")))
+    assert (config.dhcp_mode, config.reply_delay) == ("server", 2.0)
+    near, far = config.subnets
+    assert near == Subnet(
+        IPv4Network("10.8.0.0/24"), ip("10.8.0.1"), 60, config.dns, "rack.example.org", config.ntp_servers
+    )
+    assert far == Subnet(
+        IPv4Network("10.9.0.0/24"), ip("10.9.0.1"), 300, (ip("10.9.0.2"),), "far.example.org", (ip("10.9.0.3"),),
+        (ip("10.9.0.100"), ip("10.9.0.150")),
+    )  # fmt: skip
+    assert config.networks == (config.network, near.network, far.network)
+    assert config.serve_firmware_updates == frozenset({"pi1", "b8:27:eb:01:02:03"})
+    assert (config.local_stratum, config.ntp_rate_limit) == (None, 0.5)
+    assert {ip("10.8.0.1"), ip("10.9.0.1")} < config.taken
     assert config.monitoring == Monitoring(30, {"cpu": 80, "temperature": 70.5}, ("slack", "log"))
     assert ip("10.7.0.1") in config.taken
 
@@ -171,6 +204,26 @@ def test_no_switches_and_a_byte_order_mark_and_windows_lines(folder: Path) -> No
 def test_empty_values_are_as_if_they_were_not_there(folder: Path) -> None:
     lines = with_lines("lease_time:", "router: ~", "dns:", "services: []", "ports:", "snmp: ''", "monitoring:")
     assert load(lines) == load(BASE)
+
+
+@pytest.mark.parametrize(("text", "updates"), [("true", True), ("False", False), ("[true]", True), ("[]", False)])
+def test_firmware_updates_for_all_or_none(folder: Path, text: str, updates: bool) -> None:
+    assert load(with_lines(f"serve_firmware_updates: {text}")).serve_firmware_updates is updates
+
+
+def test_a_pi_may_be_on_a_far_network_and_two_of_these_must_not_overlap(folder: Path) -> None:
+    far = "subnets: [{network: 10.2.0.0/24, router: 10.2.0.1}]"
+    assert ip("10.2.0.13") in load(BASE.replace("172.30.4.13", "10.2.0.13") + far).pi_addresses
+    assert problems(BASE.replace("172.30.4.13", "10.3.0.13") + far) == [
+        (
+            "config.yaml:8: switches[0].pi_addresses[0]: 10.3.0.13 is outside 172.30.4.0/24, 10.2.0.0/24;"
+            " give an address of one of these networks"
+        )
+    ]
+    twice = far.replace("]", ", {network: 10.2.0.128/25, router: 10.2.0.129}]")
+    assert problems(BASE + twice) == [
+        "config.yaml:11: subnets[1].network: 10.2.0.128/25 overlaps 10.2.0.0/24, subnets[0]"
+    ]
 
 
 # ------------------------------------------------------------------------------------------------- .env, environment
@@ -227,7 +280,7 @@ def known_variables() -> list[str]:
 
 def test_a_variable_for_every_scalar_key(folder: Path) -> None:
     names = set(known_variables())
-    skipped = {"path", "network", "switches", "ports", "snmp", "monitoring"}
+    skipped = {"path", "network", "switches", "subnets", "ports", "snmp", "monitoring"}
     for each in dataclasses.fields(Config):
         assert each.name in skipped or f"PIMAN_{each.name.upper()}" in names
     assert {"PIMAN_SUBNET_MASK", "PIMAN_SWITCH_COUNT", "PIMAN_SNMP_TIMEOUT", "PIMAN_PORTS_WEB"} < names
@@ -336,6 +389,7 @@ def test_files_that_are_no_mapping(folder: Path, text: str) -> None:
     ]
 
 
+POOL = "expected the first and the last address, like 172.30.4.100-172.30.4.150"
 ADDRESS = "expected an IPv4 address like 172.30.4.1"
 
 
@@ -349,7 +403,8 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("? [a]\n: 5", "found a list; expected a key"),
         ('"a\\nb": 5', "'a\\nb': unknown key; known here: " + ", ".join(
             ("private_number, server_address, subnet_mask, interface, switch_count, lease_time, router, dns, domain",
-             "ntp_servers, boot_dir, image, state_dir, log_dir, services, unknown_pis, pool, switches, ports, snmp",
+             "ntp_servers, dhcp_mode, reply_delay, unknown_pis, pool, serve_firmware_updates, local_stratum",
+             "ntp_rate_limit, boot_dir, image, state_dir, log_dir, services, switches, subnets, ports, snmp",
              "monitoring"))),
         ("interface: eth1", "interface: given twice; first in line 4"),
         ("router: 172.30.5.1", "router: 172.30.5.1 is outside 172.30.4.0/24; give an address of that network"),
@@ -377,11 +432,56 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("monitoring: {thresholds: {cpu: hot}}",
          "monitoring.thresholds.cpu: found 'hot'; expected a number from -1e+09 to 1e+15"),
         ("monitoring: {thresholds: [1]}", "monitoring.thresholds: found a list; expected keys with values"),
-        ("unknown_pis: adopt", "unknown_pis: found 'adopt'; expected ignore"),
-        ("unknown_pis: pool", "unknown_pis: found 'pool'; not supported yet; use ignore"),
+        ("unknown_pis: adopt", "unknown_pis: found 'adopt'; expected ignore or pool or approve"),
+        ("unknown_pis: pool",
+         "unknown_pis: found 'pool', but there is no `pool:`; add one, like 172.30.4.100-172.30.4.150"),
+        ("unknown_pis: pool\ndhcp_mode: proxy",
+         "unknown_pis: found 'pool', but dhcp_mode proxy gives no addresses; use ignore or approve"),
+        ("dhcp_mode: relay", "dhcp_mode: found 'relay'; expected server or proxy"),
+        ("reply_delay: soon", "reply_delay: found 'soon'; expected a number of seconds from 0 to 10, or auto"),
+        ("reply_delay: 11", "reply_delay: found '11'; expected a number of seconds from 0 to 10, or auto"),
+        ("local_stratum: 16", "local_stratum: found '16'; expected a whole number from 1 to 15, or none"),
+        ("ntp_rate_limit: 0", "ntp_rate_limit: found '0'; expected a number of seconds from 0.1 to 3600, or none"),
+        ("serve_firmware_updates: pi_1",
+         "serve_firmware_updates: found 'pi_1'; expected true, false, or a list of hostnames and MACs"),
+        ("serve_firmware_updates: [pi1, '*']",
+         "serve_firmware_updates[1]: found '*'; expected true, false, or a list of hostnames and MACs"),
         ("unknown_pis: {a: pool}", "unknown_pis: found keys with values; expected one value"),
-        ("pool: 172.30.4.100-172.30.4.150",
-         "pool: found '172.30.4.100-172.30.4.150'; not supported yet; remove the key, as unknown Pis are ignored"),
+        ("pool: 172.30.4.100", f"pool: found '172.30.4.100'; {POOL}"),
+        ("pool: 172.30.4.100-x", f"pool: found '172.30.4.100-x'; {POOL}"),
+        ("pool: 172.30.4.9-172.30.4.8", "pool: found '172.30.4.9-172.30.4.8'; the first address comes after the last"),
+        ("pool: 10.0.0.1-11.0.0.1", "pool: found '10.0.0.1-11.0.0.1'; a pool has at most 65536 addresses"),
+        ("pool: 172.30.4.250-172.30.5.9",
+         "pool: 172.30.5.9 is outside 172.30.4.0/24; give an address of that network"),
+        ("pool: 172.30.4.14-172.30.4.20", ("pool: has 172.30.4.15 in it, which is switches[0].pi_addresses[2]"
+         " (line 10); give the pool addresses that nobody has")),
+        ("pool: 172.30.4.250-172.30.4.254", ("pool: has 172.30.4.254 in it, which is switches[0] (line 6); give the"
+         " pool addresses that nobody has")),
+        ("subnets: here", "subnets: found one value; expected a list of networks"),
+        ("subnets: [here]", "subnets[0]: found one value; expected keys with values"),
+        ("subnets: [{}]", "subnets[0].network: is missing; expected a network, like 10.2.0.0/24"),
+        ("subnets: [{network: 10.2.0.0/24}]",
+         "subnets[0].router: is missing; expected its router, by which its Pis reach this manager"),
+        ("subnets: [{network: x, router: 10.2.0.1}]",
+         "subnets[0].network: found 'x'; expected a network, like 10.2.0.0/24"),
+        ("subnets: [{network: 10.2.0.1/24, router: 10.2.0.1}]",
+         "subnets[0].network: found '10.2.0.1/24'; expected a network, like 10.2.0.0/24"),
+        ("subnets: [{network: 10.2.0.0/31, router: 10.2.0.1}]",
+         "subnets[0].network: found '10.2.0.0/31'; expected a network from /8 to /30"),
+        ("subnets: [{network: 10.2.0.0, router: 10.2.0.1}]",
+         "subnets[0].network: found '10.2.0.0'; expected its size with it, like 10.2.0.0/24"),
+        ("subnets: [{network: 10.2.0.0/24, router: 10.3.0.1}]",
+         "subnets[0].router: 10.3.0.1 is outside 10.2.0.0/24; give an address of that network"),
+        ("subnets: [{network: 172.30.0.0/16, router: 172.30.0.1}]", ("subnets[0].network: 172.30.0.0/16 overlaps"
+         " 172.30.4.0/24, the network of server_address")),
+        ("subnets: [{network: 10.2.0.0/24, router: 10.2.0.1, pool: 10.2.0.1-10.2.0.9}]", ("subnets[0].pool: has"
+         " 10.2.0.1 in it, which is the router of a subnet; give the pool addresses that nobody has")),
+        ("subnets: [{network: 10.2.0.0/24, router: 10.2.0.1, pool: 10.3.0.2-10.3.0.9}]",
+         "subnets[0].pool: 10.3.0.2 is outside 10.2.0.0/24; give an address of that network"),
+        ("subnets: [{network: 10.2.0.0/24, router: 10.2.0.1, vlan: 7}]", ("subnets[0].vlan: unknown key; known here:"
+         " network, subnet_mask, router, lease_time, dns, domain, ntp_servers, pool")),
+        ("subnets: [{network: 10.2.0.0/24, router: 10.2.0.1}]\ndhcp_mode: proxy",
+         "subnets: dhcp_mode proxy gives no addresses; remove these, or set server"),
     ],
 )  # fmt: skip
 def test_one_wrong_line(folder: Path, lines: str, report: str) -> None:

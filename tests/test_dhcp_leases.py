@@ -161,7 +161,7 @@ def act(pool: Pool, what: str, lease: Lease, now: float) -> None:
         case "quarantine":
             pool.quarantine(lease, now)
         case "forget":
-            pool.forget(lease)
+            pool.forget(lease.mac)
 
 
 @given(events)

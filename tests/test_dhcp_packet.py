@@ -21,11 +21,14 @@ from dhcp.packet import (
     Option,
     Packet,
     PacketError,
+    RelayOption,
     Value,
+    describe,
     encode_option,
     fit,
     make_reply,
     parse,
+    relay_address,
 )
 
 MAC = bytes.fromhex("b827eb010203")
@@ -343,3 +346,57 @@ def test_any_bytes_after_a_cookie(head: bytes, tail: bytes) -> None:
 @given(st.binary(min_size=64, max_size=64), st.binary(min_size=128, max_size=128), st.integers(0, 4))
 def test_any_overload(sname: bytes, file: bytes, overload: int) -> None:
     parses(EMPTY_BYTES[:44] + sname + file + MAGIC + bytes((52, 1, overload, 255)))
+
+
+# --- what a relay agent adds ---
+
+
+@pytest.mark.parametrize(
+    ("agent", "link"),
+    [
+        (b"", None),
+        (bytes.fromhex("0104 706f7274 0504 0a020001"), IPv4Address("10.2.0.1")),
+        (bytes.fromhex("0504 0a020001 0504 0a020002"), IPv4Address("10.2.0.1")),
+        (bytes.fromhex("0503 0a0200"), None),
+        (bytes.fromhex("0504 0a0200"), None),
+        (bytes.fromhex("01ff 0504 0a020001"), None),
+        (b"\x05", None),
+    ],
+)
+def test_an_address_in_option_82(agent: bytes, link: IPv4Address | None) -> None:
+    packet = Packet(op=1, xid=1, chaddr=MAC, options={82: agent})
+    assert relay_address(packet, RelayOption.LINK_SELECTION) == link
+    assert relay_address(packet, RelayOption.SERVER_OVERRIDE) is None
+
+
+# --- in words ---
+
+
+def test_a_message_in_words() -> None:
+    assert describe(GOLDEN) == (
+        "DHCPACK b8:27:eb:01:02:03 xid 04050607 secs 2057 hops 3 flags 35339 ciaddr 12.13.14.15 yiaddr 16.17.18.19 "
+        'siaddr 20.21.22.23 giaddr 24.25.26.27 sname "boot-server" file "boot-file"; server identifier 28.29.30.31; '
+        'router 32.33.34.35, 36.37.38.39; lease time 1078018627; max message size 17477; host name "pi-?"; '
+        "parameter request list option 70, option 71, option 72; option 224 494a; vendor specific "
+    )
+    pi = parse(discover(PI4 + PXE))
+    assert describe(pi) == (
+        "DHCPDISCOVER b8:27:eb:01:02:03 xid 26f30339; parameter request list subnet mask, router, vendor specific, "
+        "vendor class, tftp server name, boot file name, option 128, option 129, option 130, option 131, option 132, "
+        "option 133, option 134, option 135; client architecture 0000; client network interface 010201; "
+        'client guid 00346950521431d000010902f73df0cd91; vendor class "PXEClient:Arch:00000:UNDI:002001"'
+    )
+
+
+def test_what_is_long_is_cut_and_what_is_odd_is_shown() -> None:
+    packet = Packet(op=3, xid=1, chaddr=b"\1\2", htype=6, options={53: 99, 43: bytes(300), 12: "\x1b" * 99})
+    assert describe(packet) == (
+        f'message 3/99 hardware 6/0102 xid 00000001; vendor specific {"0" * 61}...; host name "{"?" * 61}..."'
+    )
+
+
+@given(packets)
+def test_any_packet_in_words(packet: Packet) -> None:
+    line = describe(packet)
+    assert line.isascii()
+    assert line.isprintable()

@@ -532,7 +532,7 @@ def test_a_board_that_looks_like_a_pi_waits_for_approval() -> None:
 
 
 def test_what_is_no_pi_waits_for_nothing() -> None:
-    it = DhcpPolicy(APPROVE, {}.get)
+    it = DhcpPolicy(APPROVE, lambda _: None)
     assert it.receive(message(DISCOVER, {60: "MSFT 5.0"}, chaddr=STRANGER), 1.0) == [Ignore("unknown MAC")]
     assert it.receive(loader(REQUEST), 1.0) == [Ignore("unknown MAC")]
     _, _, (notice,) = split(it.receive(loader(DISCOVER, chaddr=STRANGER), 1.0))
@@ -727,6 +727,70 @@ def test_a_stranger_without_a_lease_is_met_with_silence(options: dict[int, Value
 def test_a_pc_in_the_pool_gets_no_boot_menu() -> None:
     pc = loader(DISCOVER, {97: bytes(range(17))}, chaddr=STRANGER)
     assert 43 not in PoolBench().offer(pc, 1.0).packet.options
+
+
+def test_a_pi_of_the_pool_that_a_human_gives_the_address_it_has() -> None:
+    bench = PoolBench()
+    bench.lease(STRANGER, 100.0)
+    bench.write("02:00:00:00:00:01", POOL[0])
+    (ack,), _, _ = split(bench.it.receive(message(REQUEST, ciaddr=POOL[0], chaddr=STRANGER), 200.0))
+    assert ack.packet.options[53] == ACK
+    assert bench.it.host_of_lease(POOL[0]) is None
+    assert bench.lease(SECOND, 900.0)[0] == POOL[1]
+
+
+pool_addresses = st.sampled_from([NO_ADDRESS, *POOL, SERVER, ADDRESS])
+pool_message = st.builds(
+    lambda kind, who, options, ciaddr, far: replace(
+        message(kind, options, chaddr=bytes((2, 0, 0, 0, 0, who)), ciaddr=ciaddr),
+        giaddr=IPv4Address("10.2.0.254") if far else NO_ADDRESS,
+    ),
+    st.sampled_from([DISCOVER, DISCOVER, REQUEST, DECLINE, RELEASE, INFORM]),
+    st.integers(1, 4),
+    st.fixed_dictionaries({}, optional={50: pool_addresses, 54: st.just(SERVER), 60: st.just(LOADER)}),
+    pool_addresses,
+    st.sampled_from([False, False, False, True]),
+)
+edit = st.tuples(st.integers(1, 4), st.sampled_from([None, *POOL, ADDRESS]))
+arp = st.tuples(st.sampled_from(POOL), st.sampled_from([MAC, "02:00:00:00:00:01"]))
+
+
+def happen(
+    bench: PoolBench, what: Packet | tuple[int, IPv4Address | None] | tuple[IPv4Address, str], now: float
+) -> list[Action]:
+    """A message, an ARP packet, or a human's edit of hosts.csv."""
+    match what:
+        case Packet():
+            return bench.it.receive(what, now)
+        case (IPv4Address() as address, str() as mac):
+            return bench.it.claimed(address, mac, now)
+        case (int() as who, None):
+            bench.hosts.pop(f"02:00:00:00:00:{who:02x}", None)
+        case (int() as who, IPv4Address() as address) if bench.by_address(address) is None:
+            bench.write(f"02:00:00:00:00:{who:02x}", address)
+    return []
+
+
+@given(st.lists(st.tuples(pool_message | edit | arp, st.sampled_from([0.0, 0.2, 5.0, 70.0, 700.0])), max_size=40))
+@settings(max_examples=300)
+def test_no_address_of_the_pool_is_given_twice_whatever_comes(
+    happened: list[tuple[Packet | tuple[int, IPv4Address | None] | tuple[IPv4Address, str], float]],
+) -> None:
+    far = replace(FAR, pool=(FAR_ADDRESS, FAR_ADDRESS))
+    bench, now, kept = PoolBench(replace(POOLED, subnets=(far,))), 0.0, dict[str, SaveLease]()
+    for what, pause in happened:
+        now += pause
+        for action in bench.it.tick(now) + happen(bench, what, now):
+            match action:
+                case SaveLease(mac, address):
+                    others = [each for each in kept.values() if each.address == address and each.mac != mac]
+                    assert not [each for each in others if each.expires > now + 1000]
+                    kept[mac] = action
+                    assert bench.it.host_of_lease(address) == Host(mac, address, "pi-" + mac.replace(":", "")[-6:])
+                case ForgetLease(mac):
+                    kept.pop(mac, None)
+                case Reply(packet):
+                    parse(packet.encode())
 
 
 # --- relays ---

@@ -78,6 +78,19 @@ def test_what_is_no_mac(text: str) -> None:
         parse_mac("x" * 1000)
 
 
+def test_addresses_of_networks_behind_relays() -> None:
+    plan = Plan(IPv4Network("172.30.4.0/24"), others=(IPv4Network("10.2.0.0/24"),))
+    table = parse_hosts(f"{A};10.2.0.13\n{B};0.0.0.0\n".encode(), plan, Path("hosts.csv"))
+    assert [host.address for host in table.by_mac.values()] == [ip("10.2.0.13"), ip("172.30.4.1")]
+    assert problems(f"{A};10.3.0.1\n{B};10.2.0.255", plan) == [
+        (
+            "hosts.csv:1: IP: 10.3.0.1 is outside 172.30.4.0/24, 10.2.0.0/24; give an address of one of these networks,"
+            " or 0.0.0.0"
+        ),
+        "hosts.csv:2: IP: 10.2.0.255 is the network or broadcast address of 10.2.0.0/24",
+    ]
+
+
 def test_what_a_human_calls_a_host() -> None:
     assert Host(A, ip("172.30.4.13"), "pi1").name == "pi1"
     assert Host(A, ip("172.30.4.13")).name == "172.30.4.13"

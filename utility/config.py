@@ -83,6 +83,22 @@ class Switch:
     driver: str = "snmp"  # nothing else so far
 
 
+Pool = tuple[IPv4Address, IPv4Address]  # first and last
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A network behind a DHCP relay. Its hosts reach the manager by `router`."""
+
+    network: IPv4Network
+    router: IPv4Address
+    lease_time: int = 600
+    dns: tuple[IPv4Address, ...] = ()
+    domain: str = ""
+    ntp_servers: tuple[IPv4Address, ...] = ()  # empty: the server itself
+    pool: Pool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Monitoring:
     """How the Pis are polled and what is raised when they are not well."""
@@ -113,8 +129,14 @@ class Config:
     ntp_servers: tuple[IPv4Address, ...] = ()  # empty: the server itself
     ports: Ports = Ports()
     services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp")
-    unknown_pis: str = "ignore"  # nothing else so far
-    pool: tuple[IPv4Address, IPv4Address] | None = None  # addresses for unknown Pis: none so far
+    subnets: tuple[Subnet, ...] = ()
+    dhcp_mode: str = "server"  # or "proxy": beside another DHCP server
+    reply_delay: float | None = None  # seconds; None: as each kind of board needs
+    unknown_pis: str = "ignore"  # or "pool", "approve"
+    pool: Pool | None = None  # addresses for unknown Pis
+    serve_firmware_updates: bool | frozenset[str] = False  # or the hostnames (lower case) and MACs that get them
+    local_stratum: int | None = 10  # what we are without a time source; None: unsynchronised
+    ntp_rate_limit: float | None = None  # seconds between two answers to one client
     snmp: SnmpAccess = SnmpAccess()
     monitoring: Monitoring = Monitoring()
     slack_webhook: str = field(default="", repr=False)
@@ -122,9 +144,15 @@ class Config:
 
     @property
     def taken(self) -> frozenset[IPv4Address]:
-        """The addresses that no Pi may have: the server's, the switches', the router's."""
+        """The addresses that no Pi may have: the server's, the switches', the routers'."""
         router = () if self.router is None else (self.router,)
-        return frozenset((self.server_address, *router, *(switch.address for switch in self.switches)))
+        far = (subnet.router for subnet in self.subnets)
+        return frozenset((self.server_address, *router, *far, *(switch.address for switch in self.switches)))
+
+    @property
+    def networks(self) -> tuple[IPv4Network, ...]:
+        """Where a Pi may have its address: the manager's own network, and those behind relays."""
+        return (self.network, *(subnet.network for subnet in self.subnets))
 
     @property
     def pi_addresses(self) -> tuple[IPv4Address, ...]:
@@ -157,15 +185,18 @@ def load_config(path: Path, env_file: Path | None = None, environ: Mapping[str, 
 
 _TOP = (
     "private_number", "server_address", "subnet_mask", "interface", "switch_count", "lease_time", "router", "dns",
-    "domain", "ntp_servers", "boot_dir", "image", "state_dir", "log_dir", "services", "unknown_pis", "pool",
+    "domain", "ntp_servers", "dhcp_mode", "reply_delay", "unknown_pis", "pool", "serve_firmware_updates",
+    "local_stratum", "ntp_rate_limit", "boot_dir", "image", "state_dir", "log_dir", "services",
 )  # fmt: skip
-_TOP_SECTIONS = ("switches", "ports", "snmp", "monitoring")
+_TOP_SECTIONS = ("switches", "subnets", "ports", "snmp", "monitoring")
+_SUBNET = ("network", "subnet_mask", "router", "lease_time", "dns", "domain", "ntp_servers", "pool")
 _PORTS = tuple(each.name for each in fields(Ports))
 _SNMP = tuple(each.name for each in fields(SnmpAccess))
 _MONITORING = ("interval",)
 _MONITORING_SECTIONS = ("thresholds", "channels")
 _SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_ports")
 SERVICES = ("dhcp", "tftp", "hello", "ntp")
+MAX_POOL = 0xFFFF
 
 _SECRET_KEYS = frozenset({"read_community", "write_community", "channels", "slack_webhook", "web_password"})
 _SECRET_VARIABLES = frozenset(
@@ -541,14 +572,52 @@ def _snmp_version(text: str) -> str:
     return _choice("1", "2c")(text)
 
 
-def _unknown_pis(text: str) -> str:
-    if text == "pool":
-        raise ValueError("not supported yet; use ignore")
-    return _choice("ignore")(text)
+def _pool(text: str) -> Pool:
+    """`172.30.4.100-172.30.4.150` -> the first and the last address."""
+    first, _, last = text.partition("-")
+    try:
+        low, high = _address(first.strip()), _address(last.strip())
+    except ValueError:
+        raise ValueError("expected the first and the last address, like 172.30.4.100-172.30.4.150") from None
+    if low > high:
+        raise ValueError("the first address comes after the last")
+    if int(high) - int(low) > MAX_POOL:
+        raise ValueError(f"a pool has at most {MAX_POOL + 1} addresses")
+    return low, high
 
 
-def _pool(_text: str) -> None:
-    raise ValueError("not supported yet; remove the key, as unknown Pis are ignored")
+def _network(text: str) -> IPv4Network:
+    """`10.2.0.0/24`, or the address alone, whose mask stands beside it."""
+    try:
+        network = IPv4Network(text)
+    except ValueError:
+        raise ValueError("expected a network, like 10.2.0.0/24") from None
+    if "/" in text and not 8 <= network.prefixlen <= 30:
+        raise ValueError("expected a network from /8 to /30")
+    return network
+
+
+def _or_word(word: str, kind: Callable[[str], T]) -> Callable[[str], T | None]:
+    """`word` stands for None."""
+
+    def read(text: str) -> T | None:
+        if text.lower() == word:
+            return None
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {word}") from None
+
+    return read
+
+
+def _board(text: str) -> str:
+    """A hostname or a MAC, in lower case."""
+    if re.fullmatch(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", text):
+        return text.replace("-", ":").lower()
+    if not re.fullmatch(_LABEL, text):
+        raise ValueError("expected true, false, or a list of hostnames and MACs")
+    return text.lower()
 
 
 def _driver(text: str) -> str:
@@ -582,6 +651,7 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
     service_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd.exec(5): more than one, colons between
     state_dir = top.path_of("state_dir", "state")
     services = top.values("services", _choice(*SERVICES))
+    stratum: int | None = 10
     config = Config(
         path=sheet.path.absolute(),
         private_number=number or 0,
@@ -600,8 +670,14 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
         ntp_servers=top.values("ntp_servers", _address),
         ports=_read_ports(top.section("ports", _PORTS)),
         services=tuple(dict.fromkeys(services)) or SERVICES,
-        unknown_pis=top.value("unknown_pis", _unknown_pis, "ignore"),
+        subnets=(),
+        dhcp_mode=top.value("dhcp_mode", _choice("server", "proxy"), "server"),
+        reply_delay=top.value("reply_delay", _or_word("auto", _number(0, 10, " of seconds")), None),
+        unknown_pis=top.value("unknown_pis", _choice("ignore", "pool", "approve"), "ignore"),
         pool=top.value("pool", _pool, None),
+        serve_firmware_updates=_read_boards(top, "serve_firmware_updates"),
+        local_stratum=top.value("local_stratum", _or_word("none", _whole(1, 15)), stratum),
+        ntp_rate_limit=top.value("ntp_rate_limit", _or_word("none", _number(0.1, 3600, " of seconds")), None),
         snmp=snmp,
         monitoring=_read_monitoring(top.section("monitoring", (*_MONITORING, *_MONITORING_SECTIONS))),
         slack_webhook=top.value("slack_webhook", _text, ""),
@@ -609,9 +685,58 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
     )
     if server is None or prefix is None:
         return None
+    subnets = _read_subnets(top, config)
+    config = replace(config, subnets=tuple(subnets.values()))
     _check_network(sheet, config)
+    _check_subnets(sheet, config, subnets)
     _check_pis(sheet, config)
+    _check_pools(sheet, config, subnets)
     return config
+
+
+def _read_boards(top: _Section, name: str) -> bool | frozenset[str]:
+    """`true`, `false`, or those boards for which it is true."""
+    given = [each for each in top.items(name) if each is not None]
+    if len(given) == 1 and given[0].text.lower() in ("true", "false"):
+        return given[0].text.lower() == "true"
+    return frozenset(top.values(name, _board)) or False
+
+
+def _read_subnets(top: _Section, config: Config) -> dict[str, Subnet]:
+    """The subnets by their keys."""
+    sheet, node = top.sheet, top.nodes.get("subnets")
+    if node is None or _is_empty(node):
+        return {}
+    if not isinstance(node, yaml.SequenceNode):
+        sheet.problem(sheet.place(node, "subnets"), f"found {_kind_of(node)}; expected a list of networks")
+        return {}
+    sheet.places["subnets"] = sheet.place(node, "subnets")
+    read = {f"subnets[{i}]": _read_subnet(sheet, each, f"subnets[{i}]", config) for i, each in enumerate(node.value)}
+    return {key: subnet for key, subnet in read.items() if subnet is not None}
+
+
+def _read_subnet(sheet: _Sheet, node: yaml.Node, path: str, config: Config) -> Subnet | None:
+    """One entry; what it does not say of leases is as in the manager's network. None: there is no network in it."""
+    section = _Section(sheet, node, path, _SUBNET)
+    network = section.required("network", _network, "a network, like 10.2.0.0/24")
+    router = section.required("router", _address, "its router, by which its Pis reach this manager")
+    given, mask = section.given("network"), section.value("subnet_mask", _mask, None)
+    if network is not None and mask is not None and given is not None and "/" not in given.text:
+        network = IPv4Network((int(network.network_address), mask), strict=False)
+    elif network is not None and given is not None and "/" not in given.text:
+        sheet.wrong(f"{path}.network", f"found {given.text!r}; expected its size with it, like {given.text}/24")
+        network = None
+    if network is None or router is None:
+        return None
+    return Subnet(
+        network=network,
+        router=router,
+        lease_time=section.value("lease_time", _whole(10, 31_536_000), config.lease_time),
+        dns=section.values("dns", _address) or config.dns,
+        domain=section.value("domain", _DOMAIN, config.domain),
+        ntp_servers=section.values("ntp_servers", _address) or config.ntp_servers,
+        pool=section.value("pool", _pool, None),
+    )
 
 
 def _read_image(top: _Section, boot_dir: Path) -> Path:
@@ -711,7 +836,7 @@ def _check_network(sheet: _Sheet, config: Config) -> None:
     for switch in config.switches:
         key = f"switches[{switch.index}]"
         if key in sheet.places:  # else its address had a problem of its own
-            _check_inside(sheet, key, switch.address, config.network)
+            _check_inside(sheet, key, switch.address, *config.networks)
             if switch.address == config.server_address:
                 sheet.wrong(key, f"{switch.address} is the server_address")
             twin = addresses.setdefault(switch.address, key)
@@ -721,19 +846,52 @@ def _check_network(sheet: _Sheet, config: Config) -> None:
             sheet.wrong(f"{key}.name", f"{switch.name} is already the name of {names[switch.name.lower()]}")
 
 
-def _check_inside(sheet: _Sheet, key: str, address: IPv4Address, network: IPv4Network) -> None:
-    if address not in network:
-        sheet.wrong(key, f"{address} is outside {network}; give an address of that network")
+def _check_inside(sheet: _Sheet, key: str, address: IPv4Address, *networks: IPv4Network) -> None:
+    network = next((each for each in networks if address in each), None)
+    if network is None:
+        which = "give an address of that network" if len(networks) == 1 else "give an address of one of these networks"
+        sheet.wrong(key, f"{address} is outside {', '.join(map(str, networks))}; {which}")
     elif address == network.broadcast_address:
         sheet.wrong(key, f"{address} is the broadcast address of {network}")
     elif address == network.network_address:
         sheet.wrong(key, f"{address} is {network} itself; give the address of a machine")
 
 
+def _check_subnets(sheet: _Sheet, config: Config, subnets: Mapping[str, Subnet]) -> None:
+    seen: list[tuple[IPv4Network, str]] = [(config.network, "the network of server_address")]
+    for key, subnet in subnets.items():
+        _check_inside(sheet, f"{key}.router", subnet.router, subnet.network)
+        for network, words in seen:
+            if network.overlaps(subnet.network):
+                sheet.wrong(f"{key}.network", f"{subnet.network} overlaps {network}, {words}")
+        seen.append((subnet.network, key))
+    if subnets and config.dhcp_mode == "proxy":
+        sheet.wrong("subnets", "dhcp_mode proxy gives no addresses; remove these, or set server")
+
+
+def _check_pools(sheet: _Sheet, config: Config, subnets: Mapping[str, Subnet]) -> None:
+    pools = [("pool", config.pool, config.network)]
+    pools += [(f"{key}.pool", subnet.pool, subnet.network) for key, subnet in subnets.items()]
+    held = _holders(config) | {address: key for key, address in _pis(config)}
+    for key, pool, network in pools:
+        if pool is None:
+            continue
+        for end in pool:
+            _check_inside(sheet, key, end, network)
+        inside = next((address for address in held if pool[0] <= address <= pool[1]), None)
+        if inside is not None:
+            place = f"{held[inside]}{_line(sheet, held[inside])}"
+            sheet.wrong(key, f"has {inside} in it, which is {place}; give the pool addresses that nobody has")
+    if config.unknown_pis == "pool" and config.dhcp_mode == "proxy":
+        sheet.wrong("unknown_pis", "found 'pool', but dhcp_mode proxy gives no addresses; use ignore or approve")
+    elif config.unknown_pis == "pool" and not any(pool for _, pool, _ in pools):
+        sheet.wrong("unknown_pis", "found 'pool', but there is no `pool:`; add one, like 172.30.4.100-172.30.4.150")
+
+
 def _check_pis(sheet: _Sheet, config: Config) -> None:
     holders = _holders(config)
     for key, address in _pis(config):
-        _check_inside(sheet, key, address, config.network)
+        _check_inside(sheet, key, address, *config.networks)
         first = holders.setdefault(address, key)
         if first != key:
             sheet.wrong(key, f"{address} is already {first}{_line(sheet, first)}; give each Pi its own")
@@ -742,6 +900,7 @@ def _check_pis(sheet: _Sheet, config: Config) -> None:
 def _holders(config: Config) -> dict[IPv4Address, str]:
     """The addresses that are not for Pis, and the key that says so."""
     held = {switch.address: f"switches[{switch.index}]" for switch in reversed(config.switches)}
+    held |= {subnet.router: "the router of a subnet" for subnet in config.subnets}
     if config.router is not None:
         held[config.router] = "router"
     held[config.server_address] = "server_address"

@@ -80,12 +80,16 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What hosts.csv is held against: the network, addresses no Pi may have, and which to give away first."""
+    """What hosts.csv is held against: the network, addresses no Pi may have, and which to give away first.
+
+    `others` are the networks behind relays: an address may be of one of them, but none is given away by itself.
+    """
 
     network: IPv4Network
     taken: Collection[IPv4Address] = frozenset()
     preferred: Sequence[IPv4Address] = ()
     pool: tuple[IPv4Address, IPv4Address] | None = None  # first and last; not given to a host by itself
+    others: tuple[IPv4Network, ...] = ()
 
     def is_free(self, address: IPv4Address) -> bool:
         """Whether the address may be given away, as far as config.yaml goes."""
@@ -207,9 +211,13 @@ class _Reading:
             self.wrong(number, "IP", f"found {text!r}; expected an address of {self.plan.network}, or 0.0.0.0")
             return None
         network = self.plan.network
+        if address not in network:
+            network = next((each for each in self.plan.others if address in each), network)
         twin = self.table.by_address.get(address)
         if address not in network:
-            self.wrong(number, "IP", f"{address} is outside {network}; give an address of that network, or 0.0.0.0")
+            outside = ", ".join(map(str, (self.plan.network, *self.plan.others)))
+            which = "one of these networks" if self.plan.others else "that network"
+            self.wrong(number, "IP", f"{address} is outside {outside}; give an address of {which}, or 0.0.0.0")
         elif address in (network.network_address, network.broadcast_address):
             self.wrong(number, "IP", f"{address} is the network or broadcast address of {network}")
         elif address in self.plan.taken:
@@ -305,7 +313,8 @@ class Hosts:
     @classmethod
     def open(cls, path: Path, config: Config, write: bool = True) -> Hosts:
         """hosts.csv beside that config.yaml."""
-        return cls(path, Plan(config.network, config.taken, config.pi_addresses, config.pool), write)
+        plan = Plan(config.network, config.taken, config.pi_addresses, config.pool, config.networks[1:])
+        return cls(path, plan, write)
 
     def find(self, mac: str) -> Host | None:
         """The Pi with that MAC, written `aa:bb:cc:dd:ee:ff`."""
