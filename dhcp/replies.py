@@ -173,7 +173,7 @@ class SaveLease:
 
 @dataclass(frozen=True, slots=True)
 class ForgetLease:
-    """What was remembered of that MAC goes for nothing."""
+    """What was remembered of that MAC, if anything, goes for nothing."""
 
     mac: str
 
