@@ -15,11 +15,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+import dhcp.policy
 import dhcp.server
 from dhcp.boards import BOOT_ROM_GUID
-from dhcp.frames import BROADCAST_MAC, Frame, parse_frame
-from dhcp.packet import Packet, PacketError, parse
+from dhcp.frames import BROADCAST_MAC, Frame, encode_arp_request, parse_frame
+from dhcp.packet import Packet, PacketError, Value, parse
 from dhcp.policy import DhcpPolicy
+from dhcp.proxy import ProxyPolicy
 from dhcp.replies import BROADCAST, DhcpSettings
 from dhcp.server import DhcpServer
 from utility.hosts import Host
@@ -37,10 +39,17 @@ DISCOVER = Packet(op=1, xid=7, chaddr=bytes.fromhex("b827eb010203"), options={53
 class Bench:
     """A server on `lo`, what it reported, and a raw socket that sees what it sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: DhcpPolicy | ProxyPolicy | None = None) -> None:
         self.reports: list[Report] = []
-        self.policy = DhcpPolicy(SETTINGS, HOSTS.get)
-        self.server = DhcpServer("lo", self.policy, self.reports.append)
+        self.policy = policy or DhcpPolicy(SETTINGS, HOSTS.get)
+        self.kept: list[tuple[object, ...]] = []
+        self.server = DhcpServer(
+            "lo",
+            self.policy,
+            self.reports.append,
+            save_lease=lambda *lease: self.kept.append(lease),
+            forget_lease=lambda mac: self.kept.append((mac,)),
+        )
         self.wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.wire.bind(("lo", 0x0800))
         self.wire.settimeout(5)
@@ -56,6 +65,14 @@ class Bench:
             if frame.destination_port == 68:
                 return frame
 
+    def say(self, mac: str, address: str) -> None:
+        """An ARP packet of somebody with that address."""
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+            wire.bind(("lo", 0))
+            frame = bytearray(encode_arp_request(mac, IPv4Address(address), ADDRESS))
+            frame[0:6] = bytes(6)  # to this machine
+            wire.send(frame)
+
     def ask(self, packet: Packet) -> Packet:
         self.put(packet)
         return parse(self.take().payload)
@@ -63,7 +80,12 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    it = Bench()
+    with running(Bench()) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def running(it: Bench) -> Iterator[Bench]:
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -74,10 +96,12 @@ def bench() -> Iterator[Bench]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield it
-    it.server.stop()
-    thread.join(1)
-    it.wire.close()
+    try:
+        yield it
+    finally:
+        it.server.stop()
+        thread.join(1)
+        it.wire.close()
     assert not thread.is_alive()
     assert not failures
 
@@ -281,3 +305,100 @@ def test_a_neighbour_that_the_kernel_refuses_is_no_failure(
     monkeypatch.setattr(fcntl, "ioctl", refuse)
     assert bench.ask(rom()).yiaddr == ADDRESS
     assert [each.levelname for each in caplog.records if "neighbour entry" in each.message] == ["DEBUG"]
+
+
+# --- the pool, other servers, and the proxy ---
+
+STRANGER = "02:00:00:00:00:01"
+POOL = (IPv4Address("127.0.0.100"), IPv4Address("127.0.0.101"))
+POOLED = replace(SETTINGS, unknown_pis="pool", pool=POOL)
+
+
+def from_stranger(options: dict[int, Value]) -> Packet:
+    return replace(DISCOVER, chaddr=bytes.fromhex("020000000001"), options=options)
+
+
+def test_an_address_of_the_pool_is_probed_given_and_kept() -> None:
+    with running(Bench(DhcpPolicy(POOLED, HOSTS.get, epoch=1e9))) as bench:
+        assert bench.ask(from_stranger({53: 1})).yiaddr == POOL[0]
+        bench.ask(from_stranger({53: 3, 54: SETTINGS.server, 50: POOL[0]}))
+        wait_for(lambda: bool(bench.kept))
+        mac, address, expires = bench.kept[0]
+        assert (mac, address) == (STRANGER, POOL[0])
+        assert isinstance(expires, float)
+        assert expires > 1e9
+        bench.put(from_stranger({53: 4, 54: SETTINGS.server, 50: POOL[0]}))
+        wait_for(lambda: bench.kept[1:] == [(STRANGER,)])
+
+
+def test_an_address_that_somebody_answers_for_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dhcp.policy, "PROBE_TIME", 30.0)  # only the answer ends the wait
+    with running(Bench(DhcpPolicy(POOLED, HOSTS.get))) as bench:
+        bench.put(from_stranger({53: 1}))
+        wait_for(lambda: bench.policy.deadline is not None)
+        bench.say(MAC, "127.0.0.100")
+        wait_for(lambda: any("uses 127.0.0.100" in each.event for each in bench.reports))
+        bench.say(STRANGER, "127.0.0.101")
+        assert parse(bench.take().payload).yiaddr == POOL[1]
+
+
+def test_arp_that_is_none_is_counted() -> None:
+    with running(Bench(DhcpPolicy(POOLED, HOSTS.get))) as bench:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+            wire.bind(("lo", 0))
+            wire.send(bytes(12) + b"\x08\x06" + bytes(40))
+        wait_for(lambda: bench.server.counters["malformed"] == 1)
+
+
+def test_a_probe_that_cannot_be_sent_is_as_one_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(dhcp.server, "encode_arp_request", refuse)
+    with running(Bench(DhcpPolicy(POOLED, HOSTS.get))) as bench:
+        assert bench.ask(from_stranger({53: 1})).yiaddr == POOL[0]
+        assert bench.server.counters["not sent"] == 1
+
+
+OTHER_SERVER = IPv4Address("127.0.0.9")
+
+
+def reply_of_another(packet: Packet) -> bytes:
+    reply = replace(packet, op=2, yiaddr=POOL[1], options={53: 2, 54: OTHER_SERVER})
+    return Frame("02:00:00:00:00:09", LO_MAC, OTHER_SERVER, BROADCAST, 67, 68, reply.encode()).encode()
+
+
+def test_another_server_is_heard(bench: Bench) -> None:
+    bench.wire.send(reply_of_another(DISCOVER))
+    wait_for(lambda: len(bench.reports) == 2)
+    assert [each.mac for each in bench.reports] == ["", MAC]
+    assert bench.reports[0].severity is Severity.WARNING
+
+
+def test_the_proxy_learns_where_a_pi_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda _, request, arp: asked.append(request))
+    policy = ProxyPolicy(replace(SETTINGS, reply_delay=0.0), HOSTS.get)
+    with running(Bench(policy)) as bench:
+        assert bench.ask(rom()).yiaddr == IPv4Address(0)
+        bench.wire.send(reply_of_another(rom()))
+        wait_for(lambda: policy.host_of_lease(POOL[1]) is not None)
+        wait_for(lambda: asked == [0x8955])
+        bench.put(replace(DISCOVER, options={53: 1}))
+        wait_for(lambda: asked == [0x8955, 0x8953])
+        bench.wire.send(Frame(MAC, LO_MAC, POOL[0], SETTINGS.server, 49152, 69, b"\0\1x\0octet\0").encode())
+        wait_for(lambda: policy.host_of_lease(POOL[0]) is not None)
+        assert policy.host_of_lease(POOL[1]) is None
+
+
+def test_each_message_is_in_the_log_in_words_if_one_asks_for_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.ask(DISCOVER)
+    assert not caplog.records
+    caplog.set_level(logging.DEBUG, logger="piman.dhcp")
+    bench.ask(DISCOVER)
+    wait_for(lambda: bench.server.counters["sent"] == 2)
+    lines = [each.getMessage() for each in caplog.records]
+    assert any(line.startswith(f"received from {MAC} 0.0.0.0: DHCPDISCOVER {MAC} xid 00000007") for line in lines)
+    wait_for(
+        lambda: any(each.getMessage().startswith(f"sent to {MAC} {ADDRESS}: DHCPOFFER") for each in caplog.records)
+    )
