@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dhcp.packet import BOOT_ROM_GUID, MAGIC
+from dhcp.boards import BOOT_ROM_GUID
+from dhcp.packet import MAGIC
 from tests import (
     test_config,
+    test_dhcp_frames,
     test_dhcp_packet,
     test_dhcp_policy,
     test_hosts,
@@ -128,7 +130,7 @@ def _cycles() -> list[bytes]:
 SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "dhcp_packet": _dhcp_packets,
     "dhcp_frame": lambda: [
-        first + test_dhcp_packet.FRAME_BYTES + end for first in (b"\0", b"\xff") for end in (b"", b"\0")
+        first + test_dhcp_frames.FRAME_BYTES + end for first in (b"\0", b"\xff") for end in (b"", b"\0")
     ],
     "dhcp_guid": lambda: [test_dhcp_policy.GUID, BOOT_ROM_GUID, b"\0" + b"abcd" * 4],
     "dhcp_policy": lambda: [

@@ -17,12 +17,15 @@ from importlib import import_module
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+import dhcp.boards
+import dhcp.frames
 import dhcp.packet
 import ntp.packet
 import tcp.packet
 import tftp.packet
-from dhcp.policy import DhcpPolicy, DhcpSettings
-from dhcp.policy import Reply as DhcpReply
+from dhcp.policy import DhcpPolicy
+from dhcp.replies import DhcpSettings
+from dhcp.replies import Reply as DhcpReply
 from ntp.policy import ClockState, NtpPolicy, RateLimit
 from ntp.policy import Reply as NtpReply
 from tcp.session import (
@@ -116,17 +119,17 @@ def dhcp_packet() -> Run:
 def dhcp_frame() -> Run:
     def run(data: bytes) -> None:
         try:
-            frame = dhcp.packet.parse_frame(data[1:], bool(data[:1] < b"\x80"))
+            frame = dhcp.frames.parse_frame(data[1:], bool(data[:1] < b"\x80"))
         except dhcp.packet.PacketError:
             return
-        assert dhcp.packet.parse_frame(frame.encode()) == frame
+        assert dhcp.frames.parse_frame(frame.encode()) == frame
 
     return run
 
 
 def dhcp_guid() -> Run:
     def run(data: bytes) -> None:
-        board = dhcp.packet.parse_guid(data)
+        board = dhcp.boards.parse_guid(data)
         assert all(is_plain(text, 20) and text.isascii() for text in (board.model, board.serial, board.revision))
 
     return run

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from dhcp.packet import Value
-from dhcp.policy import Action, DhcpPolicy, DhcpSettings, Reply
+from dhcp.policy import DhcpPolicy
+from dhcp.replies import Action, DhcpSettings, Reply
 from dhcp.server import DhcpServer
 from lab import frames
 from lab.bootrom import BootFailed, BootRom, Downloaded
