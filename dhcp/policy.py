@@ -84,6 +84,10 @@ class _Held:
     host: Host
 
 
+def _end(lease: tuple[str, IPv4Address, float]) -> float:
+    return lease[2]
+
+
 class DhcpPolicy:
     """The rules above. All but `host_of_lease` is used by one thread.
 
@@ -127,7 +131,9 @@ class DhcpPolicy:
             MessageType.RELEASE: self._release,
             MessageType.INFORM: self._inform,
         }
-        for mac, address, expires in sorted(leases, key=lambda lease: lease[2]):
+        # Where two claim one address, the later one has it.
+        newest = {lease[1]: lease for lease in sorted(leases, key=_end)}
+        for mac, address, expires in sorted(newest.values(), key=_end):
             self._restore(mac, address, expires - epoch)
 
     @property
