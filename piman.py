@@ -30,6 +30,7 @@ import click
 from utility.service import Report, Severity, Stage
 
 if TYPE_CHECKING:
+    from monitoring.directory import Directory, Roster
     from monitoring.fleet import Fleet
     from monitoring.store import Event, PiRow, Store
     from utility.config import Config, Switch
@@ -81,6 +82,16 @@ class Session:
             return Hosts.open(path, config, write=write)
         except ConfigError as error:
             raise Failure(f"{error}\nnothing was started", USAGE) from None
+
+    def roster(self, config: Config) -> Roster:
+        """hosts.csv and the Pis of the pool, as far as a server has seen them."""
+        from monitoring.directory import Roster
+
+        hosts = self.hosts(config)
+        if not (config.state_dir / "piman.db").exists():
+            return Roster(hosts, ())
+        with self.store(config) as store:
+            return Roster(hosts, store.pis())
 
     @contextlib.contextmanager
     def store(self, config: Config, read_only: bool = True) -> Iterator[Store]:
@@ -146,14 +157,43 @@ def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Servic
         raise Failure(f"{what}: {', '.join(held) or error.strerror or error}") from None
 
 
-def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Service]:
-    """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
+def dhcp_service(config: Config, hosts: Hosts, who: Directory, report: Callable[[Report], None]) -> Service:
+    """DHCP in the mode that config.yaml says; `who` learns of its leases."""
     from dhcp.policy import DhcpPolicy
-    from dhcp.replies import DhcpSettings
+    from dhcp.proxy import ProxyPolicy
+    from dhcp.replies import DhcpSettings, Subnet
     from dhcp.server import DhcpServer
+
+    settings = DhcpSettings(
+        server=config.server_address,
+        network=config.network,
+        lease_time=config.lease_time,
+        router=config.router,
+        dns=config.dns,
+        domain=config.domain,
+        ntp_servers=config.ntp_servers,
+        pool=config.pool,
+        subnets=tuple(Subnet(**dataclasses.asdict(each)) for each in config.subnets),
+        unknown_pis=config.unknown_pis,
+        reply_delay=config.reply_delay,
+        reserved=config.taken,
+    )
+    policy: DhcpPolicy | ProxyPolicy
+    if config.dhcp_mode == "proxy":
+        policy = ProxyPolicy(settings, hosts.find)
+    else:
+        leases = [(lease.mac, lease.address, lease.expires) for lease in who.leases]
+        epoch = time.time() - time.monotonic()
+        policy = DhcpPolicy(settings, hosts.find, hosts.by_address, leases, epoch=epoch)
+    who.host_of_lease = policy.host_of_lease
+    return DhcpServer(config.interface, policy, report, config.ports.dhcp, who.save_lease, who.forget_lease)
+
+
+def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet, who: Directory) -> list[Service]:
+    """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
     from monitoring.store import StoreError
     from monitoring.upkeep import PowerRestorer, Upkeep
-    from ntp.policy import NtpPolicy
+    from ntp.policy import NtpPolicy, RateLimit
     from ntp.server import NtpServer
     from tcp.image import ImageFile
     from tcp.server import HelloServer, Installs
@@ -163,8 +203,7 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Serv
     ports = config.ports
     address = config.server_address
     image = ImageFile(config.image, config.state_dir)
-    names = ("server_address", "network", "lease_time", "router", "dns", "domain", "ntp_servers")
-    settings = DhcpSettings(**{name.removesuffix("_address"): getattr(config, name) for name in names})
+    limit = RateLimit(interval=config.ntp_rate_limit) if config.ntp_rate_limit else None
 
     def report(seen: Report) -> None:
         if seen.heard:
@@ -180,25 +219,27 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet) -> list[Serv
         return True
 
     installs = Installs(
-        host_of=hosts.by_address,
+        host_of=who.by_address,
         image_for=lambda _host: image.current(),
         pending=store.pending_order,
         complete=complete,
         now=lambda: datetime.now(UTC),
     )
     makers: dict[str, tuple[Sequence[int], Callable[[], Service]]] = {
-        "dhcp": (
-            [ports.dhcp],
-            lambda: DhcpServer(config.interface, DhcpPolicy(settings, hosts.find), report, ports.dhcp),
-        ),
+        "dhcp": ([ports.dhcp], lambda: dhcp_service(config, hosts, who, report)),
         "tftp": (
             [ports.tftp],
             lambda: TftpServer(
-                address, ports.tftp, BootFiles(config.boot_dir, render_boot_text(config)), hosts.by_address, report
+                address, ports.tftp, BootFiles(config.boot_dir, render_boot_text(config)), who.by_address, report
             ),
         ),
         "hello": ([ports.hello, ports.image], lambda: HelloServer(address, ports.hello, ports.image, installs, report)),
-        "ntp": ([ports.ntp], lambda: NtpServer(address, ports.ntp, NtpPolicy(), hosts.by_address, report)),
+        "ntp": (
+            [ports.ntp],
+            lambda: NtpServer(
+                address, ports.ntp, NtpPolicy(limit), who.by_address, report, local_stratum=config.local_stratum
+            ),
+        ),
     }
     services = [bind(name, *makers[name]) for name in config.services if name in makers]
     return [*services, PowerRestorer(config, store), Upkeep(fleet, hosts, store)]
@@ -307,7 +348,7 @@ def parse_ports(words: Iterable[str]) -> list[int] | None:
     return list(ports)
 
 
-def host_on(switch: Switch, port: int, hosts: Hosts) -> Host | None:
+def host_on(switch: Switch, port: int, hosts: Hosts | Roster) -> Host | None:
     """The Pi that belongs on a port: config.yaml names its address, hosts.csv the Pi with that address."""
     if not 1 <= port <= len(switch.pi_addresses):
         return None
@@ -323,7 +364,7 @@ def place_of(config: Config, host: Host) -> tuple[Switch, int] | None:
     return None
 
 
-def resolve(config: Config, hosts: Hosts, words: Sequence[str]) -> list[Target]:
+def resolve(config: Config, hosts: Hosts | Roster, words: Sequence[str]) -> list[Target]:
     """`SWITCH PORTS...` or Pis by hostname, address or MAC -> targets; Failure says what is known instead."""
     switch = find_switch(config, words[0])
     if switch and len(words) > 1:
@@ -338,7 +379,7 @@ def resolve(config: Config, hosts: Hosts, words: Sequence[str]) -> list[Target]:
     return [resolve_pi(config, hosts, word) for word in words]
 
 
-def find_host(hosts: Hosts, word: str) -> Host:
+def find_host(hosts: Hosts | Roster, word: str) -> Host:
     host = hosts.named(word)
     if host is None:
         names = [each.name for each in hosts.all()]
@@ -347,7 +388,7 @@ def find_host(hosts: Hosts, word: str) -> Host:
     return host
 
 
-def resolve_pi(config: Config, hosts: Hosts, word: str) -> Target:
+def resolve_pi(config: Config, hosts: Hosts | Roster, word: str) -> Target:
     """One Pi by hostname, address or MAC; where config.yaml does not place it, the switches are asked."""
     host = find_host(hosts, word)
     placed = place_of(config, host)
@@ -428,6 +469,7 @@ def enter_lab() -> NoReturn:
 @click.pass_obj
 def server(session: Session) -> None:
     """Run everything: DHCP, TFTP, the installer's protocol, NTP."""
+    from monitoring.directory import Directory
     from monitoring.fleet import Fleet
     from monitoring.upkeep import Upkeep
     from utility.service import notify_systemd, run_services
@@ -437,9 +479,10 @@ def server(session: Session) -> None:
     with only_server(config.state_dir), session.store(config, read_only=False) as store:
         log_to(config.log_dir, session.level)
         hosts = session.hosts(config, write=True)
-        fleet = Fleet(store, hosts.find, time.time)
+        who = Directory(hosts, store, config.dhcp_mode == "proxy")
+        fleet = Fleet(store, who.find, time.time)
         raise_file_limit()
-        services = build(config, hosts, store, fleet)
+        services = build(config, hosts, store, fleet, who)
         upkeep = services[-1]
         assert isinstance(upkeep, Upkeep)
 
@@ -509,7 +552,7 @@ def finish(total: int, failed: int, what: str) -> None:
 def restart(session: Session, targets: tuple[str, ...]) -> None:
     """Power-cycle ports (`restart 0 2 3 4`, `restart 0 1-6,8`) or Pis (`restart pi3 pi4`)."""
     config = session.config()
-    chosen = resolve(config, session.hosts(config), targets)
+    chosen = resolve(config, session.roster(config), targets)
     with session.store(config, read_only=False) as store:
         failed = cycle(store, chosen)
     finish(len(chosen), len(failed), "ports were not restarted")
@@ -524,7 +567,7 @@ def restart(session: Session, targets: tuple[str, ...]) -> None:
 def reinstall(session: Session, targets: tuple[str, ...], wait: bool, timeout: float, yes: bool) -> None:
     """Format the cards of exactly these Pis and install them anew, then power-cycle them."""
     config = session.config()
-    chosen = resolve(config, session.hosts(config), targets)
+    chosen = resolve(config, session.roster(config), targets)
     nameless = [target.label for target in chosen if target.host is None]
     if nameless:
         raise Failure(f"{', '.join(nameless)}: config.yaml and hosts.csv name no Pi there, so none can be reinstalled")
@@ -659,7 +702,7 @@ def findport(
     from utility.hosts import parse_mac
 
     config = session.config()
-    hosts = session.hosts(config)
+    hosts = session.roster(config)
     known = hosts.named(mac)
     try:
         wanted = known.mac if known else parse_mac(mac)
@@ -701,20 +744,23 @@ def sighting_json(sighting: Sighting) -> dict[str, object]:
 @click.pass_obj
 def status(session: Session, as_json: bool, watch: bool) -> None:
     """Show every Pi: where it is, its stage, its progress, and when it was last heard."""
+    from monitoring.directory import Roster
     from monitoring.table import status_json, status_table
 
     config = session.config()
     hosts = session.hosts(config)
-    places = {host.mac: place_of(config, host) for host in hosts.all()}
-    where = {mac: (place[0].index, place[1]) for mac, place in places.items() if place}
     screen = Screen()
     with session.store(config) as store:
         while True:
+            hosts.check()
             rows, ordered = store.pis(), {order.mac for order in store.orders()}
+            pis = Roster(hosts, rows).all()
+            places = {host.mac: place_of(config, host) for host in pis}
+            where = {mac: (place[0].index, place[1]) for mac, place in places.items() if place}
             if as_json:
-                click.echo(json.dumps(status_json(rows, hosts.all(), where, ordered), indent=2))
+                click.echo(json.dumps(status_json(rows, pis, where, ordered), indent=2))
             else:
-                table = status_table(rows, hosts.all(), where, ordered, time.time())
+                table = status_table(rows, pis, where, ordered, time.time())
                 running = server_runs(config.state_dir)
                 table += [] if running else ["no server runs: this is what was known when it stopped"]
                 if watch:
@@ -781,7 +827,7 @@ def add_host(hosts: Hosts, mac: str, name: str, address: str) -> Host:
 def events(session: Session, pi: str | None, follow: bool, number: int, as_json: bool) -> None:
     """Show the timeline of all Pis, or of one (by hostname, address or MAC)."""
     config = session.config()
-    hosts = session.hosts(config)
+    hosts = session.roster(config)
     mac = find_host(hosts, pi).mac if pi else None
     with session.store(config) as store:
         found = store.latest_events(mac, number)

@@ -1,0 +1,77 @@
+"""Who is who: the Pis of hosts.csv, and those that DHCP gave an address of the pool. Must hold no rule of DHCP."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
+
+from monitoring.store import PiRow, Store, StoreError
+from utility.hosts import Host, Hosts, parse_mac
+
+log = logging.getLogger("piman.directory")
+
+
+class Directory:
+    """For the services: whose a MAC or an address is. Any thread.
+
+    In proxy mode another server gives the addresses, and what DHCP overheard of them goes before hosts.csv.
+    """
+
+    def __init__(self, hosts: Hosts, store: Store, is_proxy: bool) -> None:
+        self._hosts, self._store, self._is_proxy = hosts, store, is_proxy
+        self.leases = store.leases()
+        self._leased = {lease.mac: lease.address for lease in self.leases}
+        self.host_of_lease: Callable[[IPv4Address], Host | None] = lambda _address: None  # DHCP's, once there is one
+
+    def find(self, mac: str) -> Host | None:
+        address = self._leased.get(mac)
+        return self._hosts.find(mac) or (self.host_of_lease(address) if address else None)
+
+    def by_address(self, address: IPv4Address) -> Host | None:
+        if self._is_proxy:
+            return self.host_of_lease(address) or self._hosts.by_address(address)
+        return self._hosts.by_address(address) or self.host_of_lease(address)
+
+    def save_lease(self, mac: str, address: IPv4Address, expires: float) -> None:
+        self._leased[mac] = address
+        self._write(lambda: self._store.save_lease(mac, address, expires))
+
+    def forget_lease(self, mac: str) -> None:
+        self._leased.pop(mac, None)
+        self._write(lambda: self._store.forget_lease(mac))
+
+    @staticmethod
+    def _write(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StoreError as error:  # DHCP goes on; the lease is forgotten if we are started again before it is renewed
+            log.warning("%s", error)
+
+
+class Roster:
+    """For the commands: everybody that can be named, the Pis of hosts.csv, and on the board those of the pool."""
+
+    def __init__(self, hosts: Hosts, rows: Iterable[PiRow]) -> None:
+        self._hosts = hosts
+        strangers = (row for row in rows if hosts.find(row.mac) is None)
+        self.guests = tuple(Host(row.mac, row.address, row.name) for row in strangers if row.name and row.address)
+
+    def find(self, mac: str) -> Host | None:
+        return self._hosts.find(mac) or next((guest for guest in self.guests if guest.mac == mac), None)
+
+    def by_address(self, address: IPv4Address) -> Host | None:
+        found = (guest for guest in self.guests if guest.address == address)
+        return self._hosts.by_address(address) or next(found, None)
+
+    def named(self, text: str) -> Host | None:
+        """By hostname (in any case), MAC (in any form) or address."""
+        mac = ""
+        with contextlib.suppress(ValueError):
+            mac = parse_mac(text)
+        found = (each for each in self.guests if mac == each.mac or text.lower() in (each.name, str(each.address)))
+        return self._hosts.named(text) or next(found, None)
+
+    def all(self) -> tuple[Host, ...]:
+        return self._hosts.all() + self.guests
