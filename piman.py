@@ -30,8 +30,9 @@ import click
 from utility.service import Report, Severity, Stage
 
 if TYPE_CHECKING:
+    from dhcp.policy import DhcpPolicy
+    from dhcp.proxy import ProxyPolicy
     from monitoring.directory import Directory, Roster
-    from monitoring.fleet import Fleet
     from monitoring.store import Event, PiRow, Store
     from utility.config import Config, Switch
     from utility.findport import Sighting
@@ -157,12 +158,11 @@ def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Servic
         raise Failure(f"{what}: {', '.join(held) or error.strerror or error}") from None
 
 
-def dhcp_service(config: Config, hosts: Hosts, who: Directory, report: Callable[[Report], None]) -> Service:
-    """DHCP in the mode that config.yaml says; `who` learns of its leases."""
+def dhcp_policy(config: Config, hosts: Hosts, who: Directory) -> DhcpPolicy | ProxyPolicy:
+    """DHCP's decisions, in the mode that config.yaml says; `who` learns of its leases."""
     from dhcp.policy import DhcpPolicy
     from dhcp.proxy import ProxyPolicy
     from dhcp.replies import DhcpSettings, Subnet
-    from dhcp.server import DhcpServer
 
     settings = DhcpSettings(
         server=config.server_address,
@@ -183,14 +183,16 @@ def dhcp_service(config: Config, hosts: Hosts, who: Directory, report: Callable[
         policy = ProxyPolicy(settings, hosts.find)
     else:
         leases = [(lease.mac, lease.address, lease.expires) for lease in who.leases]
-        epoch = time.time() - time.monotonic()
-        policy = DhcpPolicy(settings, hosts.find, hosts.by_address, leases, epoch=epoch)
+        policy = DhcpPolicy(settings, hosts.find, hosts.by_address, leases, epoch=time.time() - time.monotonic())
     who.host_of_lease = policy.host_of_lease
-    return DhcpServer(config.interface, policy, report, config.ports.dhcp, who.save_lease, who.forget_lease)
+    return policy
 
 
-def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet, who: Directory) -> list[Service]:
+def build(config: Config, hosts: Hosts, store: Store) -> list[Service]:
     """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
+    from dhcp.server import DhcpServer
+    from monitoring.directory import Directory
+    from monitoring.fleet import Fleet
     from monitoring.store import StoreError
     from monitoring.upkeep import PowerRestorer, Upkeep
     from ntp.policy import NtpPolicy, RateLimit
@@ -204,6 +206,9 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet, who: Directo
     address = config.server_address
     image = ImageFile(config.image, config.state_dir)
     limit = RateLimit(interval=config.ntp_rate_limit) if config.ntp_rate_limit else None
+    who = Directory(hosts, store, config.dhcp_mode == "proxy")
+    policy = dhcp_policy(config, hosts, who)
+    fleet = Fleet(store, who.find, time.time)
 
     def report(seen: Report) -> None:
         if seen.heard:
@@ -226,7 +231,10 @@ def build(config: Config, hosts: Hosts, store: Store, fleet: Fleet, who: Directo
         now=lambda: datetime.now(UTC),
     )
     makers: dict[str, tuple[Sequence[int], Callable[[], Service]]] = {
-        "dhcp": ([ports.dhcp], lambda: dhcp_service(config, hosts, who, report)),
+        "dhcp": (
+            [ports.dhcp],
+            lambda: DhcpServer(config.interface, policy, report, ports.dhcp, who.save_lease, who.forget_lease),
+        ),
         "tftp": (
             [ports.tftp],
             lambda: TftpServer(
@@ -469,8 +477,6 @@ def enter_lab() -> NoReturn:
 @click.pass_obj
 def server(session: Session) -> None:
     """Run everything: DHCP, TFTP, the installer's protocol, NTP."""
-    from monitoring.directory import Directory
-    from monitoring.fleet import Fleet
     from monitoring.upkeep import Upkeep
     from utility.service import notify_systemd, run_services
 
@@ -479,10 +485,8 @@ def server(session: Session) -> None:
     with only_server(config.state_dir), session.store(config, read_only=False) as store:
         log_to(config.log_dir, session.level)
         hosts = session.hosts(config, write=True)
-        who = Directory(hosts, store, config.dhcp_mode == "proxy")
-        fleet = Fleet(store, who.find, time.time)
         raise_file_limit()
-        services = build(config, hosts, store, fleet, who)
+        services = build(config, hosts, store)
         upkeep = services[-1]
         assert isinstance(upkeep, Upkeep)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab.rack import Rack
+from monitoring.directory import Roster
 from monitoring.store import Store
 from monitoring.table import status_json
 from utility.config import load_config
@@ -74,7 +75,8 @@ class Manager:
         config = load_config(self.rack.config, environ={})
         hosts = Hosts.open(self.rack.hosts, config, write=False)
         with Store(config.state_dir / "piman.db", read_only=True) as store:
-            rows = status_json(store.pis(), hosts.all(), {}, {order.mac for order in store.orders()})
+            board = store.pis()
+            rows = status_json(board, Roster(hosts, board).all(), {}, {order.mac for order in store.orders()})
         return {str(row["name"] or row["mac"]): row for row in rows}
 
     def stage(self, name: str) -> object:
@@ -86,7 +88,7 @@ class Manager:
 
         def reached() -> bool:
             rows = self.status()
-            return all(rows[name]["stage"] == stage and not rows[name]["ordered"] for name in wanted)
+            return all(name in rows and rows[name]["stage"] == stage and not rows[name]["ordered"] for name in wanted)
 
         try:
             return until(reached, timeout, f"{', '.join(wanted)} at {stage}")
