@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -16,14 +15,16 @@ from tftp.packet import Ack, Data, Error, OptionAck, Options, PacketError, ReadR
 from tftp.transfer import (
     CHUNK,
     CHUNK_PACKETS,
+    LARGEST_BLOCK,
+    Blocks,
     Netascii,
     Outcome,
     PacketCache,
     Read,
     ReadTransfer,
     Result,
+    Sending,
     Terms,
-    data_packets,
     negotiate,
 )
 
@@ -34,7 +35,26 @@ def reader(content: bytes) -> Read:
 
 def transfer_of(content: bytes, options: Options = ()) -> ReadTransfer:
     terms = negotiate(options, len(content))
-    return ReadTransfer(data_packets(reader(content), terms.blksize), terms)
+    return ReadTransfer(Blocks(reader(content), terms.blksize), terms)
+
+
+def datagrams(sending: Sending, blksize: int) -> list[bytes]:
+    """What goes over the wire: runs of DATA packets cut into single ones."""
+    return [
+        bytes(each[at : at + blksize + 4]) if isinstance(each, memoryview) else each
+        for each in sending
+        for at in (range(0, len(each), blksize + 4) if isinstance(each, memoryview) else (0,))
+    ]
+
+
+def data_packets(
+    read: Read, blksize: int, cache: PacketCache | None = None, identity: str | None = None, at_once: int = 1
+) -> list[bytes]:
+    """All DATA packets of a file, asked for a few at a time."""
+    blocks, packets = Blocks(read, blksize, cache, identity), list[bytes]()
+    while not packets or len(packets[-1]) == blksize + 4:
+        packets += datagrams(blocks.runs(len(packets) + 1, at_once), blksize)
+    return packets
 
 
 @pytest.mark.parametrize(
@@ -53,7 +73,18 @@ def transfer_of(content: bytes, options: Options = ()) -> ReadTransfer:
         ((("timeout", "3"),), Terms(512, 3, (("timeout", "3"),))),
         ((("timeout", "0"),), Terms()),
         ((("timeout", "256"),), Terms()),
-        ((("windowsize", "4"), ("x", "y")), Terms()),
+        ((("windowsize", "4"), ("x", "y")), Terms(512, None, (("windowsize", "4"),), 4)),
+        ((("windowsize", "0"), ("windowsize", "x")), Terms()),
+        ((("windowsize", "65536"),), Terms()),
+        ((("WINDOWSIZE", "65535"),), Terms(512, None, (("WINDOWSIZE", "64"),), 64)),
+        (
+            (("windowsize", "64"), ("blksize", "8192")),
+            Terms(8192, None, (("windowsize", "16"), ("blksize", "8192")), 16),
+        ),
+        (
+            (("blksize", "65464"), ("windowsize", "64")),
+            Terms(65464, None, (("blksize", "65464"), ("windowsize", "2")), 2),
+        ),
     ],
 )
 def test_options(options: Options, terms: Terms) -> None:
@@ -64,12 +95,18 @@ def test_a_size_that_is_not_known_is_not_told() -> None:
     assert negotiate((("tsize", "0"),), None) == Terms()
 
 
-@given(st.lists(st.tuples(st.sampled_from(("blksize", "TSIZE", "timeout", "x")), st.text(max_size=6))).map(tuple))
+@given(
+    st.lists(st.tuples(st.sampled_from(("blksize", "TSIZE", "timeout", "windowsize", "x")), st.text(max_size=6))).map(
+        tuple
+    )
+)
 def test_any_options_give_sound_terms(options: Options) -> None:
     terms = negotiate(options, 5)
     assert 8 <= terms.blksize <= 65464
     assert terms.timeout is None or 1 <= terms.timeout <= 255
-    assert len(terms.answer) <= 3
+    assert 1 <= terms.windowsize <= 64
+    assert terms.windowsize == 1 or terms.windowsize * terms.blksize <= CHUNK
+    assert len(terms.answer) <= 4
 
 
 @given(st.integers(0, 300), st.integers(8, 64))
@@ -79,7 +116,8 @@ def test_packets_are_the_encoded_blocks(size: int, blksize: int) -> None:
         Data(number, content[start : start + blksize]).encode()
         for number, start in enumerate(range(0, size + 1, blksize), 1)
     ]
-    assert list(data_packets(reader(content), blksize)) == expected
+    assert data_packets(reader(content), blksize) == expected
+    assert data_packets(reader(content), blksize, at_once=7) == expected
 
 
 @pytest.mark.parametrize("blksize", [8, 512, 1468, CHUNK, 65464])
@@ -87,34 +125,49 @@ def test_packets_are_the_encoded_blocks(size: int, blksize: int) -> None:
 def test_chunks_join_without_a_seam(blksize: int, beside: int) -> None:
     chunk = min(CHUNK_PACKETS, max(1, CHUNK // blksize)) * blksize
     content = random.Random(blksize).randbytes(2 * chunk + beside)
-    packets = list(data_packets(reader(content), blksize))
+    packets = data_packets(reader(content), blksize)
+    assert data_packets(reader(content), blksize, at_once=min(3, chunk // blksize)) == packets
     assert b"".join(packet[4:] for packet in packets) == content
     assert [len(packet) for packet in packets[:-1]] == [blksize + 4] * (len(packets) - 1)
     assert len(packets[-1]) < blksize + 4
 
 
 def test_block_numbers_roll_over_to_zero() -> None:
-    numbers = [packet[2:4] for packet in data_packets(reader(bytes(65537 * 8)), 8)]
+    numbers = [packet[2:4] for packet in data_packets(reader(bytes(65537 * 8)), 8, at_once=64)]
     assert numbers[65534:65538] == [b"\xff\xff", b"\0\0", b"\0\1", b"\0\2"]
 
 
 def test_the_cache_spares_reading_and_stays_in_its_bounds() -> None:
     reads: list[int] = []
-    content = random.Random(1).randbytes(100_000)
+    content = random.Random(1).randbytes(1_000_000)
 
     def read(offset: int, length: int) -> bytes:
         reads.append(offset)
         return content[offset : offset + length]
 
     cache = PacketCache()
-    for _ in range(3):
-        assert b"".join(p[4:] for p in data_packets(read, 1024, cache, "file")) == content
+    for at_once in (1, 1, 16, 64):
+        assert b"".join(p[4:] for p in data_packets(read, 1024, cache, "file", at_once)) == content
     assert len(reads) == 4
     assert b"".join(p[4:] for p in data_packets(read, 1024, cache, None)) == content
     assert b"".join(p[4:] for p in data_packets(read, 512, cache, "file")) == content
-    small = PacketCache(limit=50_000)
+    small = PacketCache(limit=700_000)
     assert b"".join(p[4:] for p in data_packets(read, 1024, small, "file")) == content
-    assert 0 < small.held <= 50_000
+    assert 0 < small.held <= 700_000
+
+
+def test_the_cache_forgets_what_is_not_used() -> None:
+    cache = PacketCache()
+    for name in ("a", "b"):
+        data_packets(reader(bytes(600_000)), 1024, cache, name)
+    held = cache.held
+    cache.age()
+    assert cache.held == held  # used since the last time
+    data_packets(reader(b""), 1024, cache, "b")  # from the cache, what it reads does not count
+    cache.age()
+    assert cache.held == held // 2
+    cache.age()
+    assert cache.held == 0
 
 
 def test_netascii() -> None:
@@ -243,20 +296,29 @@ def test_a_closed_port() -> None:
 
 @pytest.mark.parametrize(("error", "reason"), [(OSError(5, "disk gone"), "disk gone"), (OSError("odd"), "odd")])
 def test_a_file_that_cannot_be_read_on_ends_with_an_error(error: OSError, reason: str) -> None:
-    def packets() -> Iterator[bytes]:
-        yield Data(1, bytes(512)).encode()
-        raise error
+    def read(offset: int, length: int) -> bytes:
+        if offset:
+            raise error
+        return bytes(length)
 
-    transfer = ReadTransfer(packets(), Terms())
+    transfer = ReadTransfer(Blocks(read, LARGEST_BLOCK), Terms(LARGEST_BLOCK))
     transfer.start(0.0)
-    assert transfer.receive(Ack(1).encode(), 0.1) == [Error(0, reason).encode()]
+    for block in range(1, CHUNK // LARGEST_BLOCK):
+        transfer.receive(Ack(block).encode(), 0.1)
+    assert transfer.receive(Ack(CHUNK // LARGEST_BLOCK).encode(), 0.1) == [Error(0, reason).encode()]
     assert transfer.result == Result(Outcome.FAILED, reason)
 
 
 class Client:
-    """A pure reading client: repeats its last packet by timer, acknowledges duplicates again as RFC 1350 clients do."""
+    """A pure reading client: repeats its last packet by timer, acknowledges duplicates again as RFC 1350 clients do.
 
-    def __init__(self, options: Options = (), timeout: float = 1.0, abort_at: int | None = None) -> None:
+    With a window (RFC 7440) it acknowledges the window's last block, the file's last, and the one before a gap. A
+    `calm` one says so once for each gap, others at each packet behind it, and when the last one comes again.
+    """
+
+    def __init__(
+        self, options: Options = (), timeout: float = 1.0, abort_at: int | None = None, calm: bool = False
+    ) -> None:
         self.deadline = 0.0
         self.content = bytearray()
         self.error: Error | None = None
@@ -266,6 +328,10 @@ class Client:
         self._timeout = timeout
         self._expected = 1
         self._blksize = 512
+        self._windowsize = 1
+        self._in_window = 0
+        self._calm = calm
+        self._told = False
         self._abort_at = abort_at
         self._tries = 0
 
@@ -282,22 +348,43 @@ class Client:
             self.oacks += 1
             if self._expected == 1:
                 self._blksize = int(dict(packet.options).get("blksize", "512"))
+                self._windowsize = int(dict(packet.options).get("windowsize", "1"))
                 return self._answer(Ack(0).encode(), now)
         elif isinstance(packet, Data):
             return self._take(packet, now)
         return []
 
+    def _odd(self, packet: Data, now: float) -> list[bytes]:
+        """A block that is not the next one: a duplicate, or behind a gap."""
+        before = (self._expected - 1) & 0xFFFF
+        if self._windowsize == 1:
+            return [Ack(packet.block).encode()] if packet.block == before else []
+        if self.complete:
+            return [Ack(before).encode()]
+        behind = (packet.block - self._expected) & 0xFFFF >= 0x8000
+        if (behind and packet.block != before) or (self._calm and (self._told or behind)):
+            return []
+        self._told = True
+        self._in_window = 0
+        return self._answer(Ack(before).encode(), now)
+
     def _take(self, packet: Data, now: float) -> list[bytes]:
-        if packet.block != self._expected & 0xFFFF:
-            before = packet.block == (self._expected - 1) & 0xFFFF
-            return [Ack(packet.block).encode()] if before else []
+        if self.complete or packet.block != self._expected & 0xFFFF:
+            return self._odd(packet, now)
         if self._expected == self._abort_at:
             self.deadline = math.inf
             return [Error(0, "Early terminate").encode()]
         self.content += packet.payload
         self._expected += 1
+        self._in_window += 1
+        self._told = False
+        self.deadline = now + self._timeout
+        last = len(packet.payload) < self._blksize
+        if not last and self._in_window < self._windowsize:
+            return []
+        self._in_window = 0
         answer = self._answer(Ack(packet.block).encode(), now)
-        if len(packet.payload) < self._blksize:
+        if last:
             self.complete, self.deadline = True, math.inf
         return answer
 
@@ -330,12 +417,18 @@ class Server:
             if self.transfer:
                 return []
             self.transfer = transfer_of(self.content, packet.options)
-            return self.transfer.start(now)
-        return self.transfer.receive(datagram, now) if self.transfer else []
+            return datagrams(self.transfer.start(now), self.transfer.blksize)
+        if self.transfer is None:
+            return []
+        quick = self.transfer.quick(datagram, now)
+        return datagrams(
+            self.transfer.receive(datagram, now) if quick is None else [quick],
+            self.transfer.blksize,
+        )
 
     def tick(self, now: float) -> list[bytes]:
         assert self.transfer
-        return self.transfer.tick(now)
+        return datagrams(self.transfer.tick(now), self.transfer.blksize)
 
 
 OPTIONS: list[Options] = [
@@ -344,6 +437,9 @@ OPTIONS: list[Options] = [
     (("tsize", "0"), ("blksize", "64")),
     (("blksize", "1468"), ("tsize", "0")),
     (("timeout", "1"),),
+    (("windowsize", "2"),),
+    (("blksize", "64"), ("windowsize", "16")),
+    (("windowsize", "64"), ("tsize", "0"), ("blksize", "32")),
 ]
 
 
@@ -365,7 +461,7 @@ def test_thousands_of_transfers_over_a_bad_wire_end_whole() -> None:
     for seed in range(2000):
         weather = Weather(chance.uniform(0, 0.3), chance.uniform(0, 0.3), 0.0005, chance.choice((0.001, 0.05, 0.3)))
         content = chance.randbytes(chance.choice((0, 1, 511, 512, 513, 1024, chance.randrange(6000))))
-        client, server = Client(chance.choice(OPTIONS)), Server(content)
+        client, server = Client(chance.choice(OPTIONS), calm=chance.random() < 0.5), Server(content)
         converse(client, server, weather, seed)
         assert client.complete, (seed, weather)
         assert client.content == content, (seed, weather)
@@ -433,4 +529,112 @@ def test_any_input_in_any_state_is_survived(steps: list[tuple[bytes | int | None
         else:
             answer = transfer.receive(Ack(step).encode() if isinstance(step, int) else step, now)
         assert len(answer) <= 1
+        assert 0 <= transfer.sent - transfer.acknowledged <= transfer.windowsize
         assert (transfer.result is None) == (transfer.deadline < math.inf)
+
+
+def window_of(size: int, content: bytes = bytes(512 * 40), srtt: float = 0.1) -> ReadTransfer:
+    """A transfer whose first window is on its way at 1.0, with a measured round trip."""
+    transfer = transfer_of(content, (("windowsize", str(size)),))
+    transfer.start(1.0 - srtt)
+    assert numbers(transfer.receive(Ack(0).encode(), 1.0)) == list(range(1, size + 1))
+    return transfer
+
+
+def numbers(sending: Sending, blksize: int = 512) -> list[int]:
+    packets = [parse(datagram) for datagram in datagrams(sending, blksize)]
+    return [packet.block for packet in packets if isinstance(packet, Data)]
+
+
+def test_a_window_follows_the_ack_of_the_one_before() -> None:
+    transfer = window_of(8)
+    runs = transfer.receive(Ack(8).encode(), 1.1)
+    assert len(runs) == 1  # one buffer, for one system call
+    assert numbers(runs) == list(range(9, 17))
+    assert (transfer.acknowledged, transfer.sent, transfer.resent) == (8, 16, 0)
+
+
+def test_an_ack_in_the_middle_starts_the_window_again_behind_it() -> None:
+    transfer = window_of(8)
+    assert numbers(transfer.receive(Ack(3).encode(), 1.1)) == list(range(4, 12))
+    assert (transfer.acknowledged, transfer.sent, transfer.resent) == (3, 11, 5)
+    # The rest of the first window brings the same ACK again and again: not sooner than it can be about the second one.
+    for _ in range(5):
+        assert transfer.receive(Ack(3).encode(), 1.11) == []
+    assert numbers(transfer.receive(Ack(11).encode(), 1.2)) == list(range(12, 20))
+
+
+def test_the_ack_before_the_window_is_answered_once_and_not_at_once() -> None:
+    transfer = window_of(4)
+    assert transfer.receive(Ack(0).encode(), 1.01) == []  # a duplicate on the wire
+    assert numbers(transfer.receive(Ack(0).encode(), 1.1)) == [1, 2, 3, 4]
+    assert transfer.resent == 4
+    assert transfer.receive(Ack(0).encode(), 1.2) == []
+    assert transfer.receive(Ack(0).encode(), 1.9) == []
+    assert numbers(transfer.receive(Ack(4).encode(), 1.95)) == [5, 6, 7, 8]
+    for odd in (0, 3, 9, 65535):
+        assert transfer.receive(Ack(odd).encode(), 3.0) == []
+    assert numbers(transfer.tick(transfer.deadline)) == [5, 6, 7, 8]
+
+
+def test_the_last_window_is_what_is_left() -> None:
+    transfer = window_of(8, bytes(512 * 10))
+    assert [len(packet) for packet in datagrams(transfer.receive(Ack(8).encode(), 1.1), 512)] == [516, 516, 4]
+    assert numbers(transfer.receive(Ack(10).encode(), 1.2)) == [11]
+    assert transfer.result is None
+    assert transfer.receive(Ack(11).encode(), 1.3) == []
+    assert transfer.result == Result(Outcome.COMPLETE)
+    assert (transfer.acknowledged, transfer.resent) == (11, 1)
+
+
+def test_a_window_over_the_roll_over() -> None:
+    content = random.Random(4).randbytes(8 * 65_600 + 5)
+    options = (("blksize", "8"), ("windowsize", "64"))
+    client, server = Client(options, calm=True), Server(content)
+    story = converse(client, server, Weather(), seed=1)
+    assert client.content == content
+    sent = [parse(datagram) for datagram in story.sent_by(1)]
+    blocks = [packet.block for packet in sent if isinstance(packet, Data)]
+    assert blocks == [number & 0xFFFF for number in range(1, 65_602)]
+    client, server = Client(options), Server(content)
+    converse(client, server, Weather(loss=0.001, double=0.01), seed=4, longest=7200)
+    assert client.content == content
+
+
+@pytest.mark.parametrize("calm", [True, False])
+def test_duplicates_do_not_multiply_a_window_more_than_once(calm: bool) -> None:
+    content = bytes(400 * 512)
+    client, server = Client((("windowsize", "16"),), calm=calm), Server(content)
+    story = converse(client, server, Weather(double=1.0), seed=3)
+    assert client.content == content
+    assert len(story.sent_by(1)) <= 402 * (1 if calm else 2)
+
+
+@given(
+    st.sampled_from([0, 511, 512 * 3, 512 * 200 + 7, 512 * 1300]),
+    st.lists(st.sampled_from(["ack"] * 40 + ["double", "tick", "other", "error"]), max_size=150),
+    st.lists(st.floats(0.0001, 0.3), min_size=1, max_size=5),
+)
+def test_the_quick_way_does_what_the_plain_one_does(size: int, steps: list[str], waits: list[float]) -> None:
+    def state(transfer: ReadTransfer) -> list[object]:
+        slots = [slot for slot in ReadTransfer.__slots__ if slot not in ("_blocks", "_lane_packets", "_lane_acks")]
+        return [getattr(transfer, slot) for slot in slots]
+
+    quick, plain = transfer_of(bytes(size)), transfer_of(bytes(size))
+    now, taken = 1.0, 0
+    assert quick.start(now) == plain.start(now)
+    for step, wait in zip(steps, itertools.cycle(waits)):
+        now += wait
+        if step == "tick":
+            now = min(max(now, plain.deadline), now + 40)
+            assert quick.tick(now) == plain.tick(now)
+        else:
+            block = plain.sent - (step == "double")
+            datagram = {"other": b"\0\3", "error": Error(3).encode()}.get(step, Ack(block & 0xFFFF).encode())
+            answer = quick.quick(datagram, now)
+            taken += answer is not None
+            got = quick.receive(datagram, now) if answer is None else [answer]
+            assert got == plain.receive(datagram, now)
+        assert state(quick) == state(plain)
+    if size > 512 * 100 and steps[:80] == ["ack"] * 80:
+        assert taken > 40

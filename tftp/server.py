@@ -26,7 +26,7 @@ from ipaddress import IPv4Address
 
 from tftp.files import BootFiles, Content, Refusal
 from tftp.packet import Error, ErrorCode, PacketError, ReadRequest, WriteRequest, parse
-from tftp.transfer import Netascii, Outcome, PacketCache, ReadTransfer, Terms, data_packets, negotiate
+from tftp.transfer import Blocks, Netascii, Outcome, PacketCache, ReadTransfer, Sending, negotiate
 from utility.hosts import Host
 from utility.service import Report, Reporter, Severity, Stage, Waker
 
@@ -37,7 +37,17 @@ Peer = tuple[str, int]
 _IP_PKTINFO = 8  # linux/in.h; `socket` names it only from Python 3.14
 _PKTINFO = struct.Struct("=I4s4s")  # interface, local address to answer from, destination of the datagram
 
+_IP_MTU = 14
+_SOL_UDP, _UDP_SEGMENT = 17, 103
+_MOST_SEGMENTS, _LARGEST_DATAGRAM = 64, 65507
+# Texts and OACKs go through the same socket, and must not be cut: they are shorter than the blocks from here on.
+_SMALLEST_SEGMENT = 512
+_HEADERS = 28  # IP and UDP
+# What the kernel says where the way out has no checksum offload, the route's MTU fell, or it does not know the option.
+_NO_SEGMENTATION = (errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE, errno.EOPNOTSUPP)
+
 _LARGEST_REQUEST = 2048  # RFC 2347 says 512; longer ones are cut off and then refused or malformed
+_LARGEST_ANSWER = 400  # an ACK or an ERROR; Python has objects of up to 512 bytes at hand
 _REQUESTS_A_TURN = 64  # so that a flood of requests does not starve the transfers
 _EVENTS_A_TURN = 256
 _REPORT_INTERVAL = 0.25
@@ -72,6 +82,7 @@ class _Session:
 
     __slots__ = (
         "boot",
+        "burst",
         "channel",
         "content",
         "due",
@@ -79,8 +90,11 @@ class _Session:
         "is_kernel",
         "number",
         "peer",
+        "quick",
+        "recv",
         "report_at",
         "request",
+        "send",
         "started",
         "transfer",
     )
@@ -89,6 +103,8 @@ class _Session:
         self, channel: socket.socket, peer: Peer, request: bytes, content: Content, transfer: ReadTransfer, now: float
     ) -> None:
         self.channel = channel
+        self.recv, self.send, self.quick = channel.recv, channel.send, transfer.quick  # looked up once, for the loop
+        self.burst: int | None = None  # bytes that the kernel cuts into packets; 0: it does not; None: not asked yet
         self.peer = peer
         self.request = request
         self.content = content
@@ -178,10 +194,22 @@ class TftpServer:
                 now = time.monotonic()
                 for descriptor, _event in events:
                     session = sessions.get(descriptor)
-                    if session is not None:
-                        self._serve(session, now)
-                    elif descriptor == listener:
-                        self._accept(now)
+                    if session is None:
+                        if descriptor == listener:
+                            self._accept(now)
+                        continue
+                    # One datagram: there is rarely a second, and epoll comes back for it.
+                    try:
+                        datagram = session.recv(_LARGEST_ANSWER)
+                        packet = session.quick(datagram, now)
+                        if packet is not None:
+                            session.send(packet)
+                            continue
+                    except OSError as error:
+                        self._channel_error(session, error)
+                        self._act(session, [], now)
+                        continue
+                    self._act(session, session.transfer.receive(datagram, now), now)
                 self._run_timers(now)
         finally:
             self._close()
@@ -278,13 +306,12 @@ class TftpServer:
     def _open_session(
         self, packet: ReadRequest, datagram: bytes, content: Content, local: str, peer: Peer, now: float
     ) -> _Session | None:
-        terms: Terms
         if packet.mode == "octet":
             terms = negotiate(packet.options, content.size)
-            packets = data_packets(content.read, terms.blksize, self._cache, content.identity)
+            blocks = Blocks(content.read, terms.blksize, self._cache, content.identity)
         else:  # the size in netascii is not known before the end
             terms = negotiate(packet.options, None)
-            packets = data_packets(Netascii(content.read), terms.blksize)
+            blocks = Blocks(Netascii(content.read), terms.blksize)
         channel = None
         try:
             channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -298,7 +325,7 @@ class TftpServer:
             if channel:
                 channel.close()
             return None
-        session = _Session(channel, peer, datagram, content, ReadTransfer(packets, terms), now)
+        session = _Session(channel, peer, datagram, content, ReadTransfer(blocks, terms), now)
         self._sessions[channel.fileno()] = session
         self._by_peer[peer] = session
         self._per_client[peer[0]] += 1
@@ -330,19 +357,7 @@ class TftpServer:
 
     # Transfers
 
-    def _serve(self, session: _Session, now: float) -> None:
-        """Take one datagram; there is rarely a second, and epoll comes back for it."""
-        try:
-            datagram = session.channel.recv(_LARGEST_REQUEST)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._channel_error(session, error)
-            self._act(session, [], now)
-            return
-        self._act(session, session.transfer.receive(datagram, now), now)
-
-    def _act(self, session: _Session, packets: list[bytes], now: float) -> None:
+    def _act(self, session: _Session, packets: Sending, now: float) -> None:
         """Send, and do what the transfer's state asks for."""
         if packets:
             self._send(session, packets)
@@ -356,12 +371,34 @@ class TftpServer:
         if now >= session.report_at:
             self._report_progress(session, now)
 
-    def _send(self, session: _Session, packets: list[bytes]) -> None:
+    def _send(self, session: _Session, packets: Sending) -> None:
+        stride = session.transfer.blksize + 4
         try:
             for packet in packets:
-                session.channel.send(packet)
+                if isinstance(packet, bytes) or len(packet) <= stride:
+                    session.send(packet)
+                else:
+                    self._send_run(session, packet, stride)
         except OSError as error:
             self._channel_error(session, error)
+
+    def _send_run(self, session: _Session, run: memoryview, stride: int) -> None:
+        """Several packets in one system call where the kernel cuts them, else one by one."""
+        if session.burst is None:
+            session.burst = _ask_segmentation(session.channel, stride)
+        at = 0
+        while session.burst and at < len(run):
+            try:
+                session.send(run[at : at + session.burst])
+                at += session.burst
+            except OSError as error:
+                if error.errno not in _NO_SEGMENTATION:
+                    raise
+                session.channel.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+                session.burst = 0
+                self._drop(f"not segmented: {error.strerror}", session.peer)
+        for start in range(at, len(run), stride):
+            session.send(run[start : start + stride])
 
     def _channel_error(self, session: _Session, error: OSError) -> None:
         """A closed port ends the transfer; anything else (a full buffer, a link that is down) is a lost datagram."""
@@ -378,9 +415,10 @@ class TftpServer:
             if when != session.due:  # it has ended, or has another entry that is earlier
                 continue
             session.due = math.inf
+            before = session.transfer.resent
             packets = session.transfer.tick(now)
-            self.counters["resent"] += len(packets)
             self._act(session, packets, now)
+            self.counters["resent"] += session.transfer.resent - before
 
     def _forget(self, session: _Session) -> None:
         """Close what the session holds."""
@@ -478,3 +516,17 @@ class TftpServer:
             log.info("%s: %s", host.name, text)
         else:
             log.debug("%s: %s", host.name, text)
+
+
+def _ask_segmentation(channel: socket.socket, stride: int) -> int:
+    """Ask the kernel to cut what this socket sends into packets of `stride` bytes (UDP_SEGMENT, Linux 4.18).
+
+    Returns how many bytes it takes at once; 0 where it does not, or where packets would have to be fragmented.
+    """
+    try:
+        if stride < _SMALLEST_SEGMENT or stride + _HEADERS > channel.getsockopt(socket.IPPROTO_IP, _IP_MTU):
+            return 0
+        channel.setsockopt(_SOL_UDP, _UDP_SEGMENT, stride)
+    except OSError:
+        return 0
+    return min(_MOST_SEGMENTS, _LARGEST_DATAGRAM // stride) * stride
