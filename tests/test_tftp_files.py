@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tftp.files import BootFiles, Content, Refusal, Rendered, normalise
+from tftp.files import BootFiles, Content, Refusal, Rendered, concerns, normalise, problems_of
 from tftp.packet import ErrorCode
 from utility.hosts import Host
 
@@ -266,3 +266,105 @@ def test_any_name_is_plain_components_or_a_refusal(name: str) -> None:
         assert parts
         assert not {"", ".", ".."} & set(parts)
         assert all(part.isascii() and part.isprintable() and "\\" not in part for part in parts)
+
+
+def fetch_from(files: BootFiles, name: str, host: Host | None = PI) -> str | None:
+    content = files.open(name, host)
+    if isinstance(content, Refusal):
+        return None
+    try:
+        return content.read(0, content.size + 1).decode()
+    finally:
+        content.close()
+
+
+def test_the_first_finder_that_has_it_wins(boot: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    for folder in (boot / "beef", boot / "pi1", image):
+        folder.mkdir()
+    files = BootFiles(boot, render, lambda host: image if host == PI else None)
+    steps = [
+        (boot / "cmdline.txt", "a template", "for pi1"),  # the template itself is never served
+        (image / "cmdline.txt", "the image's", "for pi1"),
+        (boot / "pi1" / "cmdline.txt", "the host's", "the host's"),
+        (boot / "beef" / "cmdline.txt", "the serial's", "the serial's"),
+    ]
+    for path, text, served in steps:
+        path.write_text(text)
+        assert fetch_from(files, "beef/cmdline.txt") == served
+    assert fetch_from(files, "cmdline.txt") == "the host's"
+    assert fetch_from(files, "cmdline.txt", None) == "for nobody"
+    (image / "start4.elf").write_text("the image's start4")
+    assert fetch_from(files, "feed/start4.elf") == "the image's start4"
+    assert fetch_from(files, "start4.elf", None) == "root start4"
+    assert fetch_from(files, "feed/overlays/a.dtbo") == "overlay"  # the image has none
+    assert fetch_from(files, "beef/start4.elf") is None  # the serial's folder is a world of its own
+    (boot / "pi1" / "start4.elf").write_text("the host's start4")
+    assert fetch_from(files, "beef/start4.elf") == "the host's start4"
+    assert fetch_from(files, "start4.elf") == "the host's start4"
+
+
+def test_the_hosts_folder_is_its_own_only_and_in_either_case(boot: Path) -> None:
+    (boot / "lab-3").mkdir()
+    (boot / "lab-3" / "config.txt").write_text("own")
+    (boot / "config.txt").write_text("shared")
+    files = BootFiles(boot, lambda _name, _host: None)
+    assert fetch_from(files, "config.txt", Host(PI.mac, PI.address, "Lab-3")) == "own"
+    assert fetch_from(files, "config.txt", Host(PI.mac, PI.address, "lab-4")) == "shared"
+    assert fetch_from(files, "config.txt", Host(PI.mac, PI.address)) == "shared"
+
+
+def test_no_trick_leaves_the_image(boot: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "out").symlink_to("../secret")
+    files = BootFiles(boot, render, lambda _host: image)
+    answer = files.open("out", PI)
+    assert isinstance(answer, Refusal)
+    assert answer.code == ErrorCode.ACCESS_VIOLATION
+
+
+def test_a_pi_that_may_flash_its_eeprom_gets_the_files(boot: Path) -> None:
+    files = BootFiles(boot, render, firmware_updates=lambda host: host == PI)
+    assert fetch_from(files, "beef/pieeprom.upd") == "flash"
+    assert fetch_from(files, "beef/pieeprom.upd", None) is None
+    answer = files.open("pieeprom.sig", PI)
+    assert answer == Refusal(ErrorCode.FILE_NOT_FOUND, "file not found", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "blksize", "counts_on", "words"),
+    [
+        ("config.txt", 4096, 1024, False, ""),
+        ("a/config.txt", 4097, 1024, False, "4097 bytes"),
+        ("kernel8.img", 65534 * 512 + 511, 512, False, ""),
+        ("kernel8.img", 65535 * 512, 512, False, "65536 blocks of 512 bytes"),
+        ("kernel8.img", 65535 * 512, 512, True, ""),
+        ("kernel8.img", 65535 * 512, 1024, False, ""),
+    ],
+)
+def test_concerns(name: str, size: int, blksize: int, counts_on: bool, words: str) -> None:
+    found = concerns(name, size, blksize, counts_on)
+    assert len(found) == bool(words)
+    assert words in "".join(found)
+
+
+def test_problems_of_a_boot_folder(boot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (boot / "pieeprom.upd").unlink()
+    (boot / "beef").mkdir()
+    (boot / "config.txt").write_bytes(bytes(4096))
+    assert problems_of(boot) == []
+    (boot / "config.txt").write_bytes(bytes(4097))
+    for name, size in (("kernel8.img", 40_000_000), ("initramfs8", 70_000_000), ("rootfs.tgz", 900_000_000)):
+        with (boot / name).open("wb") as file:
+            file.truncate(size)
+    (boot / "beef" / "vl805.bin").write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path.name != "start4.elf")
+    assert problems_of(boot) == [
+        f"{boot}/config.txt: has 4097 bytes; over the network Pis read only the first 4096",
+        f"{boot}/initramfs8: has 70000000 bytes, more than a Pi 3 or a Pi 4 or 5 before October 2022 can fetch",
+        f"{boot}/kernel8.img: has 40000000 bytes, more than a Pi 3 can fetch",
+        f"{boot}/start4.elf: cannot be read",
+        f"{boot}/beef/vl805.bin: would flash the EEPROM of a Pi; it is served only to those for which that is allowed",
+    ]
+    assert problems_of(boot / "none") == [f"{boot}/none: No such file or directory"]

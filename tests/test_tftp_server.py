@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import logging
 import resource
 import socket
@@ -16,9 +18,9 @@ import pytest
 
 from tftp.files import BootFiles
 from tftp.packet import Ack, Data, Error, ErrorCode, OptionAck, Options, Packet, ReadRequest, WriteRequest, parse
-from tftp.server import TftpServer
+from tftp.server import TftpServer, _Session
 from utility.hosts import Host
-from utility.service import Report, Severity, Stage
+from utility.service import FileRecord, Report, Severity, Stage
 
 HOME = IPv4Address("127.0.0.1")
 PI = Host("b8:27:eb:00:00:01", HOME, "pi1")
@@ -83,14 +85,18 @@ class Client:
         if isinstance(packet, OptionAck):
             self.say(Ack(0))
             packet = self.hear()
-        content = b""
-        while True:
+        content, windowsize = b"", int(dict(options).get("windowsize", "1"))
+        for number in itertools.count(1):
             assert isinstance(packet, Data), packet
+            assert packet.block == number & 0xFFFF
             content += packet.payload
-            self.say(Ack(packet.block))
-            if len(packet.payload) < blksize:
-                return content
+            last = len(packet.payload) < blksize
+            if last or number % windowsize == 0:
+                self.say(Ack(packet.block))
+            if last:
+                break
             packet = self.hear()
+        return content
 
     def silent(self) -> bool:
         """Whether nothing is there by now."""
@@ -131,8 +137,8 @@ def server(boot: Path, reports: list[Report]) -> Iterator[TftpServer]:
         yield server
 
 
-def build(boot: Path, **limits: int) -> TftpServer:
-    return TftpServer(HOME, 0, BootFiles(boot, no_text), nobody, lambda _report: None, **limits)
+def build(boot: Path, max_transfers: int = 2000, max_per_client: int = 64) -> TftpServer:
+    return TftpServer(HOME, 0, BootFiles(boot, no_text), nobody, lambda _report: None, max_transfers, max_per_client)
 
 
 def test_a_taken_port_is_an_error_at_once(boot: Path) -> None:
@@ -355,13 +361,13 @@ def test_the_kernels_progress_is_reported_now_and_then(
     with running(TftpServer(HOME, 0, BootFiles(boot, no_text), pi, reports.append)) as server, Client(server) as client:
         client.fetch("kernel8.img")
         until(lambda: server.counters["completed"] == 1)
-    middle = [report for report in reports if report.sent == "block 9 of kernel8.img"]
+    middle = [report for report in reports if report.sent == "block 11 of kernel8.img"]
     assert middle[0] == Report(
         PI.mac,
         Stage.KERNEL,
-        "ACK 8 of kernel8.img",
-        "block 9 of kernel8.img",
-        done=8 * 512,
+        "ACK 10 of kernel8.img",
+        "block 11 of kernel8.img",
+        done=10 * 512,
         total=2_048_000,
     )
 
@@ -428,3 +434,254 @@ def test_a_hundred_at_once_are_served_by_one_thread(boot: Path) -> None:
         assert not server._sessions
         assert not server._by_peer
         assert not server._per_client
+
+
+class Channel:
+    """A transfer's socket that counts what it is given to send, and fails where it is told to."""
+
+    def __init__(self, real: socket.socket, refusal: int = 0) -> None:
+        self.real, self.refusal = real, refusal
+        self.lengths: list[int] = []
+        self.recv, self.fileno, self.close = real.recv, real.fileno, real.close
+        self.getsockopt, self.setsockopt = real.getsockopt, real.setsockopt
+
+    def send(self, packet: bytes | memoryview) -> int:
+        if self.refusal and len(packet) > 1472:
+            raise OSError(self.refusal, "refused")
+        self.lengths.append(len(packet))
+        return self.real.send(packet)
+
+
+@pytest.fixture
+def channels(monkeypatch: pytest.MonkeyPatch) -> list[Channel]:
+    """Every transfer's channel, in order. A test that appends one first says by it how all of them are to fail."""
+    made: list[Channel] = []
+    init = _Session.__init__
+
+    def wrapped(self: _Session, channel: socket.socket, *rest: object) -> None:
+        made.append(Channel(channel, made[0].refusal if made else 0))
+        init(self, made[-1], *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_Session, "__init__", wrapped)
+    return made
+
+
+def window(size: int, blksize: int = 1468) -> Options:
+    return (("blksize", str(blksize)), ("windowsize", str(size)))
+
+
+@pytest.mark.parametrize(
+    ("size", "blksize", "calls"),
+    [
+        (16, 1468, [16 * 1472] * 87),  # 2048000 bytes are 1396 blocks: 87 windows and four blocks
+        (64, 1468, [44 * 1472, 20 * 1472] * 21),  # 65507 bytes are the most for one call
+        (64, 1024, [63 * 1028, 1028] * 31),
+        (64, 512, [64 * 516] * 62),
+    ],
+)
+def test_a_window_is_one_system_call(
+    server: TftpServer, boot: Path, channels: list[Channel], size: int, blksize: int, calls: list[int]
+) -> None:
+    with Client(server) as client:
+        assert client.fetch("kernel8.img", window(size, blksize)) == (boot / "kernel8.img").read_bytes()
+    until(lambda: server.counters["completed"] == 1)
+    lengths = channels[0].lengths[1:]  # after the OACK
+    # A chunk of the file may end in the middle of a window: that one takes two calls.
+    assert sum(lengths) == 2_048_000 + 4 * (2_048_000 // blksize + 1)
+    assert len(lengths) <= len(calls) + 12
+    assert lengths[:2] == calls[:2]
+    assert server.counters["resent"] == 0
+
+
+@pytest.mark.parametrize("refusal", [errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE])
+def test_a_kernel_that_does_not_cut_gets_single_packets(
+    server: TftpServer, boot: Path, channels: list[Channel], refusal: int
+) -> None:
+    channels.append(Channel(server._refusals, refusal))
+    with Client(server) as client:
+        assert client.fetch("kernel8.img", window(16)) == (boot / "kernel8.img").read_bytes()
+    until(lambda: server.counters["completed"] == 1)
+    assert set(channels[1].lengths[1:-1]) == {1472}
+    assert server.counters["not segmented: refused"] == 1  # asked once, not for each window
+    assert server.counters["resent"] == 0
+
+
+def test_a_socket_that_knows_no_segmentation_gets_single_packets(
+    server: TftpServer, boot: Path, channels: list[Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tftp.server._UDP_SEGMENT", 9999)
+    with Client(server) as client:
+        assert client.fetch("kernel8.img", window(16)) == (boot / "kernel8.img").read_bytes()
+    assert set(channels[0].lengths[1:-1]) == {1472}
+
+
+@pytest.mark.parametrize("blksize", [8, 500, 65464])
+def test_blocks_that_are_too_short_or_too_long_to_be_cut(
+    server: TftpServer, boot: Path, channels: list[Channel], blksize: int
+) -> None:
+    with Client(server) as client:
+        assert client.fetch("start4.elf", window(2, blksize)) == (boot / "start4.elf").read_bytes()
+    assert max(channels[0].lengths) <= max(blksize + 4, 60)
+
+
+def test_windows_over_the_roll_over(server: TftpServer, boot: Path) -> None:
+    content = bytes(range(251)) * 4000
+    (boot / "long").write_bytes(content)
+    with Client(server) as client:
+        assert client.fetch("long", window(64, 8)) == content
+    until(lambda: server.counters["completed"] == 1)
+    assert server.counters["resent"] == 0
+
+
+def test_a_window_of_which_some_is_lost(server: TftpServer, boot: Path) -> None:
+    content = (boot / "kernel8.img").read_bytes()
+    with Client(server) as client:
+        client.ask("kernel8.img", window(4, 512))
+        client.say(Ack(0))
+        assert [client.hear() for _ in range(4)] == blocks_of(content, 1, 4)
+        client.say(Ack(2))
+        assert [client.hear() for _ in range(4)] == blocks_of(content, 3, 6)
+        client.say(Ack(6))
+        assert [client.hear() for _ in range(4)] == blocks_of(content, 7, 10)
+        assert [client.hear() for _ in range(4)] == blocks_of(content, 7, 10)  # by the timer
+        client.say(Error(0))
+    until(lambda: server.counters["aborted by the client"] == 1)
+    assert server.counters["resent"] == 4
+
+
+def blocks_of(content: bytes, first: int, last: int) -> list[Data]:
+    return [Data(number, content[(number - 1) * 512 : number * 512]) for number in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("options", [(), window(8)])
+def test_a_cached_file_is_old_or_new_but_never_mixed(server: TftpServer, boot: Path, options: Options) -> None:
+    path = boot / "kernel8.img"
+    contents = [bytes([number]) * 2_048_000 for number in range(6)]
+    for number, content in enumerate(contents):
+        if number % 2:
+            path.write_bytes(content)  # in place, of the same size, while packets of the old one are kept
+        else:
+            (boot / "new").write_bytes(content)
+            (boot / "new").rename(path)
+        with Client(server) as client:
+            assert client.fetch("kernel8.img", options) == content
+
+
+def test_a_file_replaced_under_a_transfer_is_served_whole_as_it_was(server: TftpServer, boot: Path) -> None:
+    content = (boot / "kernel8.img").read_bytes()
+    with Client(server) as client, Client(server) as other:
+        first = client.ask("kernel8.img")
+        (boot / "new").write_bytes(b"n" * 2_048_000)
+        (boot / "new").rename(boot / "kernel8.img")
+        assert other.fetch("kernel8.img", window(8)) == b"n" * 2_048_000
+        taken = b""
+        while isinstance(first, Data):
+            taken += first.payload
+            client.say(Ack(first.block))
+            if len(first.payload) < 512:
+                break
+            first = client.hear()
+        assert taken == content
+
+
+def test_prepared_packets_are_shared_and_then_forgotten(boot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tftp.server._FORGET_AFTER", 0.05)
+    with running(build(boot)) as server, Client(server) as client:
+        held = 0
+        for _ in range(3):
+            client.fetch("kernel8.img", window(8))
+            held = max(held, server._cache.held)
+        assert held < 3_000_000
+        until(lambda: server._cache.held == 0)
+
+
+@contextlib.contextmanager
+def recording(
+    boot: Path, files: BootFiles | None = None
+) -> Iterator[tuple[TftpServer, list[FileRecord], list[Report]]]:
+    records: list[FileRecord] = []
+    reports: list[Report] = []
+    files = files or BootFiles(boot, no_text)
+    with running(TftpServer(HOME, 0, files, pi, reports.append, record=records.append)) as server:
+        yield server, records, reports
+
+
+def test_each_file_of_a_known_pi_is_recorded(boot: Path) -> None:
+    begun = time.time()
+    with recording(boot) as (server, records, _reports):
+        with Client(server) as client:
+            client.fetch("beef/start4.elf", window(2))
+            client.ask("beef/recovery.elf")
+            client.ask("../secret")
+            client.ask("kernel8.img")
+            client.say(Error(0, "Early terminate"))
+            until(lambda: len(records) == 3)
+        with Client(server, address="127.0.0.2") as stranger:
+            stranger.fetch("small")
+            stranger.ask("nothing")
+        until(lambda: server.counters["completed"] == 2)
+    assert [(record.name, record.size, record.done, record.resent, record.outcome) for record in records] == [
+        ("start4.elf", 3000, 3000, 0, "complete"),
+        ("beef/recovery.elf", 0, 0, 0, "missing"),
+        ("kernel8.img", 2_048_000, 0, 0, "aborted"),
+    ]
+    assert all(record.mac == PI.mac and begun - 1 < record.began < time.time() + 1 for record in records)
+    assert all(0 <= record.seconds < 60 for record in records)
+
+
+def test_every_large_file_shows_its_bytes(boot: Path) -> None:
+    (boot / "start.elf").write_bytes(bytes(1_500_000))
+    with recording(boot) as (server, _records, reports):
+        with Client(server) as client:
+            client.fetch("start.elf")
+        until(lambda: server.counters["completed"] == 1)
+    assert (reports[0].stage, reports[0].done, reports[0].total) == (Stage.FIRMWARE, 0, 1_500_000)
+    assert (reports[-1].stage, reports[-1].done, reports[-1].total) == (Stage.FIRMWARE, 1_500_000, 1_500_000)
+
+
+def test_what_boot_loaders_cannot_do_with_a_file_is_told_once(boot: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "piman.tftp")
+    (boot / "config.txt").write_bytes(b"#" * 5000)
+    with (boot / "huge").open("wb") as file:
+        file.truncate(65535 * 512)
+    with recording(boot) as (server, _records, reports):
+        for name, options in (
+            ("config.txt", ()),
+            ("config.txt", ()),
+            ("huge", window(4, 512)),
+            ("huge", ()),
+            ("huge", ()),
+        ):
+            with Client(server) as client:
+                client.ask(name, options)
+                client.say(Error(0))
+        for name, size in (("huge", 5000), ("config.txt", 5000), ("config.txt", 6000)):
+            with Client(server, address="127.0.0.2") as stranger:
+                if size != 5000:
+                    (boot / "config.txt").write_bytes(b"#" * size)
+                stranger.ask(name)
+                stranger.say(Error(0))
+        until(lambda: server.counters["transfers"] == 8)
+    assert [(report.severity, report.event) for report in reports if report.event] == [
+        (Severity.WARNING, "config.txt has 5000 bytes; over the network Pis read only the first 4096"),
+        (Severity.WARNING, "huge takes 65536 blocks of 512 bytes; boot loaders before September 2025 stop at 65535"),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "config.txt has 6000 bytes; over the network Pis read only the first 4096"
+    ]
+
+
+def test_an_eeprom_update_is_one_line(boot: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "piman.tftp")
+    (boot / "pieeprom.upd").write_bytes(b"firmware")
+    with recording(boot, BootFiles(boot, no_text, firmware_updates=lambda host: host == PI)) as (server, _records, _):
+        with Client(server) as client:
+            client.ask("pieeprom.upd")
+            client.say(Error(0, "Early terminate"))
+        with Client(server) as client:
+            assert client.fetch("pieeprom.upd") == b"firmware"
+        with Client(server, address="127.0.0.2") as stranger:
+            assert isinstance(stranger.ask("pieeprom.upd"), Error)
+        until(lambda: server.counters["completed"] == 1)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("pi1: pieeprom.upd completed after 8 of 8 bytes")

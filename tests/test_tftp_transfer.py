@@ -171,7 +171,7 @@ def test_the_cache_forgets_what_is_not_used() -> None:
 
 
 def test_netascii() -> None:
-    content = b"one\ntwo\r\nthree\r" * 100
+    content = b"one\ntwo\r\nthree\r" * 2000
     translated = content.replace(b"\r", b"\r\0").replace(b"\n", b"\r\n")
     read = Netascii(reader(content))
     assert b"".join(packet[4:] for packet in data_packets(read, 8)) == translated

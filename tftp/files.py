@@ -1,14 +1,17 @@
 """From a requested name to the bytes to serve: prefixes, refusals, rendered files. Opens files; knows no socket.
 
-Which folder. A Pi asks for `<serial>/start4.elf` (or `<MAC>/...`, TFTP_PREFIX=2), and where its first probe is not
-found it empties the prefix and asks for everything again in the root. So:
+A Pi asks for `<serial>/start4.elf` (or `<MAC>/...`, TFTP_PREFIX=2), and where its first probe is not found it empties
+the prefix and asks for everything again in the root. The prefix is taken off, and a list of finders is asked, the first
+hit wins:
 
-1. If the boot folder has a folder of that serial or MAC, all that is asked below the prefix comes from there, and what
-   is not there is not found: the folder is the Pi's own world, and its fallback to the root works as documented.
-2. Else the prefix is dropped and the root is served at once. The Pi keeps its prefix, and is spared the probes.
-
-A rendered name (cmdline.txt, config.txt) is rendered with and without a prefix, unless the Pi's own folder holds a file
-of that name: somebody put it there on purpose.
+1. The folder of that serial or MAC in the boot folder. A file in it beats a rendered one: somebody put it there on
+   purpose.
+2. The folder named like the host, found by the address that asks.
+3. What is rendered for each Pi (cmdline.txt, config.txt).
+4. If the folder of 1 is there, the search ends: it is the Pi's own world, and the Pi's fallback to the root works as
+   documented. The folder of 2 is no such world, as the Pi does not know of it and could not fall back.
+5. The boot folder of the image that the Pi is to run.
+6. The boot folder. So a Pi without a folder keeps its prefix, and is spared its probes.
 
 No trick leads out of the boot folder: each component is opened below the one before it with O_NOFOLLOW; symbolic links
 are followed by hand, and only as far as they stay inside.
@@ -38,6 +41,13 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(?:-[0-9a-fA-F]{2}){5}")
 
 # Files by which a Pi would rewrite its own EEPROM. One left over in the boot folder would flash the whole rack.
 _FLASHING = re.compile(r"(?:pieeprom\.|vl805\.).*|recovery.*\.bin", re.IGNORECASE)
+
+# What a Pi fetches with TFTP, where it is large. A root file system that lies beside it goes another way.
+_FETCHED = re.compile(r"(?:kernel|initramfs|initrd|start|bootcode|boot\.(?:img|sig)|armstub|u-boot).*")
+
+LONGEST_CONFIG = 4096  # bytes of config.txt that an EEPROM boot loader reads over the network
+MOST_BLOCKS = 65535  # boot loaders before September 2025 do not count on from there
+_BLOCK_SIZES = {512: "a Pi 3", 1024: "a Pi 4 or 5 before October 2022", 1468: "a Pi 4 or 5 before September 2025"}
 
 # What healthy Pis ask for and nearly nobody has (found in logs of the boards' boots). Not start4.elf, not kernel8.img:
 # where those are missing somebody should hear of it.
@@ -112,15 +122,58 @@ class OpenFile:
         os.close(self._descriptor)
 
 
-class BootFiles:
-    """The boot folder. `render(name, host)` gives the text of a name (without prefix) for a Pi, or None: from disk.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request: the name's parts without the prefix, who asks, and the prefix's folder, "" if there is none."""
 
-    It may raise OSError and ValueError.
+    parts: list[str]
+    host: Host | None
+    own: str = ""
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.parts)
+
+
+Finder = Callable[[Wanted], Content | None]
+"""The content; None: ask the next one. OSError ends the search, FileNotFoundError too."""
+
+
+def _no_image(_host: Host | None) -> Path | None:
+    return None
+
+
+def _never(_host: Host | None) -> bool:
+    return False
+
+
+class BootFiles:
+    """The boot folder and what goes before it: see the module's text. `finders` is the order.
+
+    render(name, host)      the text of a name (without prefix) for a Pi, or None; may raise OSError and ValueError
+    image_boot(host)        the boot folder of the image that a Pi is to run, or None
+    firmware_updates(host)  whether a Pi may have the files by which it rewrites its EEPROM
     """
 
-    def __init__(self, boot_dir: Path, render: Callable[[str, Host | None], bytes | None]) -> None:
+    def __init__(
+        self,
+        boot_dir: Path,
+        render: Callable[[str, Host | None], bytes | None],
+        image_boot: Callable[[Host | None], Path | None] = _no_image,
+        firmware_updates: Callable[[Host | None], bool] = _never,
+    ) -> None:
         self.boot_dir = boot_dir
         self._render = render
+        self._image_boot = image_boot
+        self._firmware_updates = firmware_updates
+        self.finders: tuple[Finder, ...] = (
+            self._in_own_folder,
+            self._in_hostname_folder,
+            self._rendered,
+            self._end_of_own_folder,
+            self._in_image,
+            self._in_boot_folder,
+        )
 
     def open(self, requested: str, host: Host | None) -> Content | Refusal:
         """What to serve for a name of the wire, or why not. The caller closes the content. Never raises for a name."""
@@ -128,7 +181,7 @@ class BootFiles:
         if isinstance(parts, Refusal):
             return parts
         base = parts[-1]
-        if _FLASHING.fullmatch(base):
+        if flashes(base) and not self._firmware_updates(host):
             return Refusal(ErrorCode.FILE_NOT_FOUND, "files that flash the EEPROM are not served", quiet=True)
         try:
             return self._find(parts, host)
@@ -138,25 +191,58 @@ class BootFiles:
             return Refusal(ErrorCode.NOT_DEFINED, f"cannot be filled in: {error}"[:200])
 
     def _find(self, parts: list[str], host: Host | None) -> Content:
-        own = None
-        rest = parts
+        wanted = Wanted(parts, host)
         if len(parts) > 1 and (_SERIAL.fullmatch(parts[0]) or _MAC.fullmatch(parts[0])):
-            rest = parts[1:]
-            own = next((folder for folder in _spellings(parts[0]) if self._is_folder(folder)), None)
-        name = "/".join(rest)
-        if own:
-            with suppress(FileNotFoundError):
-                return self._open_file([own, *rest], name)
-        text = self._render(name, host)
-        if text is not None:
-            return Rendered(name, text)
-        if own:
+            wanted = Wanted(parts[1:], host, next(filter(self._is_folder, _spellings(parts[0])), ""))
+        for finder in self.finders:
+            content = finder(wanted)
+            if content is not None:
+                return content
+        raise FileNotFoundError(errno.ENOENT, "nobody has it")
+
+    def _in_own_folder(self, wanted: Wanted) -> Content | None:
+        return self._try(self.boot_dir, [wanted.own, *wanted.parts], wanted) if wanted.own else None
+
+    def _in_hostname_folder(self, wanted: Wanted) -> Content | None:
+        if wanted.host is None or not wanted.host.hostname:
+            return None
+        for folder in dict.fromkeys((wanted.host.hostname, wanted.host.hostname.lower())):
+            content = self._try(self.boot_dir, [folder, *wanted.parts], wanted)
+            if content is not None:
+                return content
+        return None
+
+    def _rendered(self, wanted: Wanted) -> Content | None:
+        text = self._render(wanted.name, wanted.host)
+        return None if text is None else Rendered(wanted.name, text)
+
+    @staticmethod
+    def _end_of_own_folder(wanted: Wanted) -> Content | None:
+        if wanted.own:
             raise FileNotFoundError(errno.ENOENT, "not in the Pi's own folder")
-        return self._open_file(rest, name)
+        return None
+
+    def _in_image(self, wanted: Wanted) -> Content | None:
+        folder = self._image_boot(wanted.host)
+        return None if folder is None else self._try(folder, wanted.parts, wanted)
+
+    def _in_boot_folder(self, wanted: Wanted) -> Content | None:
+        return self._try(self.boot_dir, wanted.parts, wanted)
+
+    def _try(self, root: Path, parts: list[str], wanted: Wanted) -> OpenFile | None:
+        """The regular file at that path below a root; None if there is nothing; OSError."""
+        try:
+            descriptor = self._walk(root, parts)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise IsADirectoryError(errno.EISDIR, "not a regular file")
+        return OpenFile(wanted.name, descriptor)
 
     def _is_folder(self, name: str) -> bool:
         try:
-            descriptor = self._walk([name])
+            descriptor = self._walk(self.boot_dir, [name])
         except OSError:
             return False
         try:
@@ -164,16 +250,9 @@ class BootFiles:
         finally:
             os.close(descriptor)
 
-    def _open_file(self, parts: list[str], name: str) -> OpenFile:
-        descriptor = self._walk(parts)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise IsADirectoryError(errno.EISDIR, "not a regular file")
-        return OpenFile(name, descriptor)
-
-    def _walk(self, parts: list[str]) -> int:
-        """Open the boot folder's file or folder of that path; the descriptor is the caller's. OSError."""
-        folders = [os.open(self.boot_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    def _walk(self, root: Path, parts: list[str]) -> int:
+        """Open the file or folder of that path below a root; the descriptor is the caller's. OSError."""
+        folders = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
         todo = parts[::-1]
         links = 0
         try:
@@ -229,10 +308,62 @@ def normalise(requested: str) -> list[str] | Refusal:
     return parts
 
 
+def flashes(base: str) -> bool:
+    """Whether a Pi that gets a file of this name rewrites its EEPROM."""
+    return _FLASHING.fullmatch(base) is not None
+
+
+def concerns(name: str, size: int, blksize: int, counts_on: bool) -> list[str]:
+    """What may go wrong with a file that is served well, because of what boot loaders can do.
+
+    `counts_on`: the client is known to go on after block 65535; one that asks for a window is newer than that limit.
+    """
+    found = []
+    if name.rpartition("/")[2] == "config.txt" and size > LONGEST_CONFIG:
+        found.append(f"{name} has {size} bytes; over the network Pis read only the first {LONGEST_CONFIG}")
+    blocks = size // blksize + 1
+    if not counts_on and blocks > MOST_BLOCKS:
+        found.append(
+            f"{name} takes {blocks} blocks of {blksize} bytes; boot loaders before September 2025 stop at 65535"
+        )
+    return found
+
+
+def problems_of(boot_dir: Path) -> list[str]:
+    """What is wrong with the files of a boot folder and its folders for Pis: too long, not readable, or dangerous."""
+    problems = []
+    folders = [boot_dir]
+    with suppress(OSError):
+        folders += sorted(each for each in boot_dir.iterdir() if each.is_dir() and each.name != "overlays")
+    for folder in folders:
+        try:
+            files = sorted(each for each in folder.iterdir() if each.is_file())
+        except OSError as error:
+            problems.append(f"{folder}: {error.strerror}")
+            continue
+        for path in files:
+            problems += [f"{path}: {text}" for text in _problems_of_file(path)]
+    return problems
+
+
+def _problems_of_file(path: Path) -> Iterator[str]:
+    size = path.stat().st_size
+    if not os.access(path, os.R_OK):
+        yield "cannot be read"
+    if path.name == "config.txt" and size > LONGEST_CONFIG:
+        yield f"has {size} bytes; over the network Pis read only the first {LONGEST_CONFIG}"
+    if flashes(path.name):
+        yield "would flash the EEPROM of a Pi; it is served only to those for which that is allowed"
+    too_long = [boards for blksize, boards in _BLOCK_SIZES.items() if size // blksize + 1 > MOST_BLOCKS]
+    if too_long and _FETCHED.fullmatch(path.name):
+        yield f"has {size} bytes, more than {' or '.join(too_long)} can fetch"
+
+
 def _refusal(error: OSError, base: str) -> Refusal:
     match error:
-        case FileNotFoundError() | NotADirectoryError():
-            return Refusal(ErrorCode.FILE_NOT_FOUND, "file not found", _EXPECTED_MISSING.fullmatch(base) is not None)
+        case FileNotFoundError():
+            quiet = flashes(base) or _EXPECTED_MISSING.fullmatch(base) is not None
+            return Refusal(ErrorCode.FILE_NOT_FOUND, "file not found", quiet)
         case IsADirectoryError():
             return Refusal(ErrorCode.FILE_NOT_FOUND, "not a regular file")
         case PermissionError():

@@ -20,15 +20,15 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from tftp.files import BootFiles, Content, Refusal
+from tftp.files import BootFiles, Content, Refusal, concerns, flashes
 from tftp.packet import Error, ErrorCode, PacketError, ReadRequest, WriteRequest, parse
 from tftp.transfer import Blocks, Netascii, Outcome, PacketCache, ReadTransfer, Sending, negotiate
 from utility.hosts import Host
-from utility.service import Report, Reporter, Severity, Stage, Waker
+from utility.service import FileRecord, FileRecorder, Report, Reporter, Severity, Stage, Waker
 
 log = logging.getLogger("piman.tftp")
 
@@ -53,7 +53,8 @@ _EVENTS_A_TURN = 256
 _REPORT_INTERVAL = 0.25
 _SILENCE = 5.0  # a Pi that asked for nothing for so long, and asks again, has been restarted
 _STALLED = 1.0
-_NOTED_MISSING = 4096  # (host, name) pairs that have been logged
+_NOTED = 4096  # things that have been logged, and are not logged again
+_FORGET_AFTER = 30.0  # between two looks at which prepared packets are still used
 _LARGE_FILE = 1_000_000
 
 _KERNEL = re.compile(r"(?:kernel|initramfs|initrd).*")
@@ -77,17 +78,22 @@ class _Boot:
     kernel: bool = False
 
 
+def _no_record(_record: FileRecord) -> None:
+    """Nobody keeps the records."""
+
+
 class _Session:
     """A transfer and what belongs to it."""
 
     __slots__ = (
+        "began",
         "boot",
         "burst",
         "channel",
         "content",
         "due",
         "host",
-        "is_kernel",
+        "is_shown",
         "number",
         "peer",
         "quick",
@@ -95,6 +101,7 @@ class _Session:
         "report_at",
         "request",
         "send",
+        "stage",
         "started",
         "transfer",
     )
@@ -110,11 +117,13 @@ class _Session:
         self.content = content
         self.transfer = transfer
         self.started = now
+        self.began = time.time()
         self.due = math.inf  # its earliest entry in the timer heap
         self.host: Host | None = None
         self.boot = _Boot()
         self.number = 0  # of the host's requests
-        self.is_kernel = False
+        self.stage: Stage | None = None
+        self.is_shown = False  # its bytes are on the board
         self.report_at = math.inf
 
     @property
@@ -126,6 +135,7 @@ class _Session:
 class TftpServer:
     """Serves the boot folder to anyone who asks, and reports what known Pis fetch.
 
+    `record` is told of each file that a known Pi asked for, when its transfer has ended or there is no such file.
     `counters` counts drops and endings by reason. The constructor raises OSError where the address cannot be had.
     """
 
@@ -140,6 +150,7 @@ class TftpServer:
         report: Reporter,
         max_transfers: int = 2000,
         max_per_client: int = 64,
+        record: FileRecorder = _no_record,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.max_transfers = max_transfers
@@ -147,12 +158,14 @@ class TftpServer:
         self._files = files
         self._host_of = host_of
         self._report = report
+        self._record = record
         self._cache = PacketCache()
         self._sessions: dict[int, _Session] = {}  # by file descriptor
         self._by_peer: dict[Peer, _Session] = {}
         self._per_client: Counter[str] = Counter()
         self._boots: dict[str, _Boot] = {}  # by MAC; known Pis only
-        self._missing: set[tuple[str, str]] = set()
+        self._noted: set[Hashable] = set()
+        self._forget_at = 0.0
         self._timers: list[tuple[float, int, _Session]] = []
         self._tie = itertools.count()
         self._stopping = False
@@ -189,8 +202,7 @@ class TftpServer:
         now = time.monotonic()
         try:
             while not self._stopping:
-                wait = max(0.0, self._timers[0][0] - now) if self._timers else -1.0
-                events = poll(wait, _EVENTS_A_TURN)
+                events = poll(self._wait(now), _EVENTS_A_TURN)
                 now = time.monotonic()
                 for descriptor, _event in events:
                     session = sessions.get(descriptor)
@@ -213,6 +225,16 @@ class TftpServer:
                 self._run_timers(now)
         finally:
             self._close()
+
+    def _wait(self, now: float) -> float:
+        """Seconds until something is due; negative: nothing is."""
+        if self._cache.held and now >= self._forget_at:
+            self._cache.age()
+            self._forget_at = now + _FORGET_AFTER
+        due = self._timers[0][0] if self._timers else math.inf
+        if self._cache.held:
+            due = min(due, self._forget_at)
+        return max(0.0, due - now) if due < math.inf else -1.0
 
     def _close(self) -> None:
         farewell = Error(ErrorCode.NOT_DEFINED, "the server stops").encode()
@@ -295,12 +317,15 @@ class TftpServer:
             if host:
                 stage = self._stage(host, packet.filename.rpartition("/")[2], False, now)
                 self._report(Report(host.mac, stage, f"RRQ {packet.filename[:80]}", content.reason))
+                if content.code is ErrorCode.FILE_NOT_FOUND:
+                    self._record(FileRecord(host.mac, packet.filename, 0, 0, time.time(), 0.0, 0, "missing"))
             return
         session = self._open_session(packet, datagram, content, local, peer, now)
         if session is None:
             return
         if host:
             self._follow(session, host, now)
+        self._warn(session)
         self._act(session, session.transfer.start(now), now)
 
     def _open_session(
@@ -348,12 +373,30 @@ class TftpServer:
 
     def _log_missing(self, name: str, refusal: Refusal, host: Host | None, peer: Peer) -> None:
         """A line for an operator, once per known Pi and name; what a stranger asks for is not worth one."""
-        note = (host.mac, name) if host else ("", name)
-        if host and not refusal.quiet and note not in self._missing and len(self._missing) < _NOTED_MISSING:
-            self._missing.add(note)
+        if host and not refusal.quiet and self._is_new((host.mac, name)):
             log.info("%s asked for %r: %s", host.name, name, refusal.reason)
         else:
             log.debug("%s:%d asked for %r: %s", *peer, name, refusal.reason)
+
+    def _is_new(self, note: Hashable) -> bool:
+        """Whether this has not been logged yet; False too where too much has been."""
+        if note in self._noted or len(self._noted) >= _NOTED:
+            return False
+        self._noted.add(note)
+        return True
+
+    def _warn(self, session: _Session) -> None:
+        """Tell once of each file what boot loaders cannot do with it: an event of the Pi that asks (whoever keeps the
+        event logs it), or a line where nobody knows who asks. How far a stranger's client counts is its own affair."""
+        content, transfer, host = session.content, session.transfer, session.host
+        counts_on = transfer.windowsize > 1 or host is None
+        for text in concerns(content.name, content.size, transfer.blksize, counts_on):
+            if not self._is_new((content.identity, text)):
+                continue
+            if host:
+                self._report(Report(host.mac, event=text, severity=Severity.WARNING))
+            else:
+                log.warning("%s", text)
 
     # Transfers
 
@@ -450,19 +493,17 @@ class TftpServer:
         return Stage.FIRMWARE
 
     def _follow(self, session: _Session, host: Host, now: float) -> None:
-        """Report a known Pi's transfer, and go on reporting if it is a kernel's."""
-        name = session.content.name
-        base = name.rpartition("/")[2]
-        stage = self._stage(host, base, True, now)
+        """Report a known Pi's transfer, and go on reporting if it is a large one."""
+        name, size = session.content.name, session.content.size
+        stage = self._stage(host, name.rpartition("/")[2], True, now)
         session.host = host
         session.boot = self._boots[host.mac]
         session.number = session.boot.requests
-        session.is_kernel = stage is Stage.KERNEL
-        if session.is_kernel:
+        session.stage = stage
+        session.is_shown = stage is Stage.KERNEL or size > _LARGE_FILE
+        if session.is_shown:
             session.report_at = now + _REPORT_INTERVAL
-            self._report(
-                Report(host.mac, stage, f"RRQ {name}", f"block 1 of {name}", done=0, total=session.content.size)
-            )
+            self._report(Report(host.mac, stage, f"RRQ {name}", f"block 1 of {name}", done=0, total=size))
         else:
             self._report(Report(host.mac, stage, f"RRQ {name}", f"block 1 of {name}"))
 
@@ -470,16 +511,10 @@ class TftpServer:
         session.report_at = now + _REPORT_INTERVAL
         session.boot.last = now
         if session.host:
-            name, sent = session.content.name, session.transfer.sent
+            name, transfer = session.content.name, session.transfer
+            heard, sent = f"ACK {transfer.acknowledged} of {name}", f"block {transfer.sent} of {name}"
             self._report(
-                Report(
-                    session.host.mac,
-                    Stage.KERNEL,
-                    f"ACK {session.transfer.acknowledged} of {name}",
-                    f"block {sent} of {name}",
-                    done=session.done,
-                    total=session.content.size,
-                )
+                Report(session.host.mac, session.stage, heard, sent, done=session.done, total=session.content.size)
             )
 
     def _finish(self, session: _Session, now: float) -> None:
@@ -489,20 +524,22 @@ class TftpServer:
         self.counters[_ENDINGS[outcome]] += 1
         taken = max(now - session.started, 1e-6)
         done = session.done
+        resent = session.transfer.resent
         self._forget(session)
         text = f"{name} {_ENDINGS[outcome]} after {done} of {size} bytes in {taken:.1f} s"
-        if session.transfer.resent:
-            text += f", {session.transfer.resent} packets sent again"
+        if outcome is Outcome.COMPLETE and size > _LARGE_FILE:
+            text += f", {done / taken / 1e6:.1f} MB/s"
+        if resent:
+            text += f", {resent} packets sent again"
         if result.reason:
             text += f" ({result.reason[:80]!r})"
         host = session.host
         if host is None:
             log.debug("%s:%d: %s", *session.peer, text)
             return
+        self._record(FileRecord(host.mac, name, size, done, session.began, taken, resent, outcome))
         if outcome is Outcome.COMPLETE:
-            log.log(logging.INFO if size > _LARGE_FILE else logging.DEBUG, "%s: %s", host.name, text)
-            if session.is_kernel:
-                self._report(Report(host.mac, Stage.KERNEL, f"all of {name}", f"all of {name}", done=size, total=size))
+            self._finish_complete(session, host, text)
             return
         # A Pi that has asked for more since has left this transfer by itself: a probe.
         moved_on = session.boot.requests > session.number
@@ -516,6 +553,16 @@ class TftpServer:
             log.info("%s: %s", host.name, text)
         else:
             log.debug("%s: %s", host.name, text)
+
+    def _finish_complete(self, session: _Session, host: Host, text: str) -> None:
+        name, size = session.content.name, session.content.size
+        if flashes(name.rpartition("/")[2]):
+            log.info("%s: %s; the Pi rewrites its EEPROM with it", host.name, text)
+        else:
+            log.log(logging.INFO if size > _LARGE_FILE else logging.DEBUG, "%s: %s", host.name, text)
+        if session.is_shown:
+            everything = f"all of {name}"
+            self._report(Report(host.mac, session.stage, everything, everything, done=size, total=size))
 
 
 def _ask_segmentation(channel: socket.socket, stride: int) -> int:
