@@ -533,11 +533,12 @@ def test_any_input_in_any_state_is_survived(steps: list[tuple[bytes | int | None
         assert (transfer.result is None) == (transfer.deadline < math.inf)
 
 
-def window_of(size: int, content: bytes = bytes(512 * 40), srtt: float = 0.1) -> ReadTransfer:
-    """A transfer whose first window is on its way at 1.0, with a measured round trip."""
+def window_of(size: int, content: bytes = bytes(512 * 40), trip: float = 0.1) -> ReadTransfer:
+    """A transfer whose second window is on its way at 1.0, after a first one that took one round trip."""
     transfer = transfer_of(content, (("windowsize", str(size)),))
-    transfer.start(1.0 - srtt)
-    assert numbers(transfer.receive(Ack(0).encode(), 1.0)) == list(range(1, size + 1))
+    transfer.start(1.0 - 2 * trip)
+    assert numbers(transfer.receive(Ack(0).encode(), 1.0 - trip)) == list(range(1, size + 1))
+    assert numbers(transfer.receive(Ack(size).encode(), 1.0)) == list(range(size + 1, 2 * size + 1))
     return transfer
 
 
@@ -548,38 +549,42 @@ def numbers(sending: Sending, blksize: int = 512) -> list[int]:
 
 def test_a_window_follows_the_ack_of_the_one_before() -> None:
     transfer = window_of(8)
-    runs = transfer.receive(Ack(8).encode(), 1.1)
+    runs = transfer.receive(Ack(16).encode(), 1.1)
     assert len(runs) == 1  # one buffer, for one system call
-    assert numbers(runs) == list(range(9, 17))
-    assert (transfer.acknowledged, transfer.sent, transfer.resent) == (8, 16, 0)
+    assert numbers(runs) == list(range(17, 25))
+    assert (transfer.acknowledged, transfer.sent, transfer.resent) == (16, 24, 0)
 
 
 def test_an_ack_in_the_middle_starts_the_window_again_behind_it() -> None:
     transfer = window_of(8)
-    assert numbers(transfer.receive(Ack(3).encode(), 1.1)) == list(range(4, 12))
-    assert (transfer.acknowledged, transfer.sent, transfer.resent) == (3, 11, 5)
-    # The rest of the first window brings the same ACK again and again: not sooner than it can be about the second one.
+    assert numbers(transfer.receive(Ack(11).encode(), 1.1)) == list(range(12, 20))
+    assert (transfer.acknowledged, transfer.sent, transfer.resent) == (11, 19, 5)
+    # What was left of the window before brings more ACKs, sooner than they can be about the one that is on its way:
+    # that one has what they miss. They bring new blocks only.
     for _ in range(5):
-        assert transfer.receive(Ack(3).encode(), 1.11) == []
-    assert numbers(transfer.receive(Ack(11).encode(), 1.2)) == list(range(12, 20))
+        assert transfer.receive(Ack(11).encode(), 1.11) == []
+    assert numbers(transfer.receive(Ack(13).encode(), 1.12)) == [20, 21]
+    assert numbers(transfer.receive(Ack(21).encode(), 1.2)) == list(range(22, 30))
+    assert transfer.resent == 5
 
 
 def test_the_ack_before_the_window_is_answered_once_and_not_at_once() -> None:
     transfer = window_of(4)
-    assert transfer.receive(Ack(0).encode(), 1.01) == []  # a duplicate on the wire
-    assert numbers(transfer.receive(Ack(0).encode(), 1.1)) == [1, 2, 3, 4]
+    assert transfer.receive(Ack(4).encode(), 1.01) == []  # a duplicate on the wire
+    assert numbers(transfer.receive(Ack(4).encode(), 1.1)) == [5, 6, 7, 8]
     assert transfer.resent == 4
-    assert transfer.receive(Ack(0).encode(), 1.2) == []
-    assert transfer.receive(Ack(0).encode(), 1.9) == []
-    assert numbers(transfer.receive(Ack(4).encode(), 1.95)) == [5, 6, 7, 8]
-    for odd in (0, 3, 9, 65535):
+    assert transfer.receive(Ack(4).encode(), 1.2) == []
+    assert transfer.receive(Ack(4).encode(), 1.9) == []
+    assert numbers(transfer.receive(Ack(8).encode(), 1.95)) == [9, 10, 11, 12]
+    for odd in (0, 7, 13, 65535):
         assert transfer.receive(Ack(odd).encode(), 3.0) == []
-    assert numbers(transfer.tick(transfer.deadline)) == [5, 6, 7, 8]
+    assert numbers(transfer.tick(transfer.deadline)) == [9, 10, 11, 12]
 
 
 def test_the_last_window_is_what_is_left() -> None:
-    transfer = window_of(8, bytes(512 * 10))
+    transfer = window_of(4, bytes(512 * 10))
     assert [len(packet) for packet in datagrams(transfer.receive(Ack(8).encode(), 1.1), 512)] == [516, 516, 4]
+    assert transfer.receive(Ack(9).encode(), 1.101) == []  # all that is left is on its way
     assert numbers(transfer.receive(Ack(10).encode(), 1.2)) == [11]
     assert transfer.result is None
     assert transfer.receive(Ack(11).encode(), 1.3) == []

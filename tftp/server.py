@@ -210,18 +210,20 @@ class TftpServer:
                         if descriptor == listener:
                             self._accept(now)
                         continue
-                    # One datagram: there is rarely a second, and epoll comes back for it.
+                    # The way of nearly every datagram, as short as it can be; `_serve` has the readable form.
                     try:
                         datagram = session.recv(_LARGEST_ANSWER)
                         packet = session.quick(datagram, now)
                         if packet is not None:
                             session.send(packet)
                             continue
+                    except BlockingIOError:  # taken before, or no room to send, which the timer makes good
+                        continue
                     except OSError as error:
                         self._channel_error(session, error)
                         self._act(session, [], now)
                         continue
-                    self._act(session, session.transfer.receive(datagram, now), now)
+                    self._serve(session, datagram, now)
                 self._run_timers(now)
         finally:
             self._close()
@@ -289,6 +291,9 @@ class TftpServer:
         midway is a Pi that was restarted, and another request is a client that has moved on.
         """
         running = self._by_peer.get(peer)
+        if running is not None:
+            self._drain(running, now)  # its last ACK may be there
+            running = self._by_peer.get(peer)
         if running is None:
             return False
         transfer = running.transfer
@@ -296,6 +301,8 @@ class TftpServer:
             self._drop("duplicate request", peer)
             return True
         self.counters["superseded"] += 1
+        if running.host:
+            self._keep(running, running.host, "aborted", now)
         self._forget(running)
         return False
 
@@ -343,7 +350,7 @@ class TftpServer:
             channel.setblocking(False)
             channel.bind((local, 0))
             channel.connect(peer)
-            self._poll.register(channel, select.EPOLLIN)
+            self._poll.register(channel, select.EPOLLIN | select.EPOLLET)
         except OSError as error:  # out of descriptors or ports, or a peer that cannot be: port 0, a broadcast address
             self._drop(f"no socket: {error.strerror}", peer)
             content.close()
@@ -399,6 +406,25 @@ class TftpServer:
                 log.warning("%s", text)
 
     # Transfers
+
+    def _serve(self, session: _Session, datagram: bytes, now: float) -> None:
+        """Take a datagram and those behind it."""
+        self._act(session, session.transfer.receive(datagram, now), now)
+        self._drain(session, now)
+
+    def _drain(self, session: _Session, now: float) -> None:
+        """Take what is there. epoll tells of each datagram once (EPOLLET, which spares it a second look at every
+        socket); what the short way left behind, a duplicate say, is met here at the next event or by the timer."""
+        while session.transfer.result is None:
+            try:
+                datagram = session.recv(_LARGEST_ANSWER)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._channel_error(session, error)
+                self._act(session, [], now)
+                continue
+            self._act(session, session.transfer.receive(datagram, now), now)
 
     def _act(self, session: _Session, packets: Sending, now: float) -> None:
         """Send, and do what the transfer's state asks for."""
@@ -458,10 +484,12 @@ class TftpServer:
             if when != session.due:  # it has ended, or has another entry that is earlier
                 continue
             session.due = math.inf
-            before = session.transfer.resent
-            packets = session.transfer.tick(now)
-            self._act(session, packets, now)
-            self.counters["resent"] += session.transfer.resent - before
+            if now >= session.transfer.deadline:
+                self._drain(session, now)
+            if session.transfer.result is None:
+                before = session.transfer.resent
+                self._act(session, session.transfer.tick(now), now)
+                self.counters["resent"] += session.transfer.resent - before
 
     def _forget(self, session: _Session) -> None:
         """Close what the session holds."""
@@ -537,7 +565,7 @@ class TftpServer:
         if host is None:
             log.debug("%s:%d: %s", *session.peer, text)
             return
-        self._record(FileRecord(host.mac, name, size, done, session.began, taken, resent, outcome))
+        self._keep(session, host, outcome, now)
         if outcome is Outcome.COMPLETE:
             self._finish_complete(session, host, text)
             return
@@ -553,6 +581,13 @@ class TftpServer:
             log.info("%s: %s", host.name, text)
         else:
             log.debug("%s: %s", host.name, text)
+
+    def _keep(self, session: _Session, host: Host, outcome: str, now: float) -> None:
+        content, resent = session.content, session.transfer.resent
+        taken = now - session.started
+        self._record(
+            FileRecord(host.mac, content.name, content.size, session.done, session.began, taken, resent, outcome)
+        )
 
     def _finish_complete(self, session: _Session, host: Host, text: str) -> None:
         name, size = session.content.name, session.content.size

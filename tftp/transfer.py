@@ -7,8 +7,8 @@
 2. With a window (RFC 7440) the blocks after the acknowledged one go out together, up to `windowsize`. The ACK of a
    block in the middle says that the next one was lost: the window starts again behind it. The ACK of the block before
    the window says that its first block was lost, or is a duplicate of the ACK that set the window off, which nobody
-   can tell apart; so it is answered once. An ACK within half a round trip after the window went out is no answer to
-   that: it may bring new blocks, and never old ones.
+   can tell apart; so it is answered once. An ACK within half the shortest round trip after the window went out is no
+   answer to that: it may bring new blocks, and never old ones.
 3. The timer follows the measured round trip (RFC 6298, Karn's rule), not below 0.2 s, and backs off; the `timeout`
    option (RFC 2349), where the client gave it, is the interval itself. Every sixth wait is longer than the timers of
    clients: some (atftp, old boot ROMs) acknowledge a repetition by their own timer only, and start that anew at each
@@ -296,6 +296,7 @@ class ReadTransfer:
         "_out",
         "_patience",
         "_rto",
+        "_shortest",
         "_srtt",
         "_tries",
         "_var",
@@ -326,6 +327,7 @@ class ReadTransfer:
         self._rto = FIRST_TIMEOUT if terms.timeout is None else float(terms.timeout)
         self._patience = max(PATIENCE, 3 * self._rto)
         self._srtt = self._var = 0.0
+        self._shortest = 0.0  # round trip, of a window or the OACK; 0: not known yet
         self._tries = 0
         self._out = 0.0  # when what is on its way was last sent
         self._demanded = False  # the window on its way was already sent again because of an ACK
@@ -396,8 +398,8 @@ class ReadTransfer:
         return []
 
     def _is_about_now(self, now: float) -> bool:
-        """Whether an ACK can be an answer to what was sent last; not if it came within half a round trip."""
-        return now - self._out >= self._srtt / 2
+        """Whether an ACK can be an answer to what was sent last; not if it came within half the shortest round trip."""
+        return now - self._out >= self._shortest / 2
 
     def tick(self, now: float) -> Sending:
         """Repeat what is on its way if it is time to; give up if it was time to for too long."""
@@ -431,6 +433,8 @@ class ReadTransfer:
                 self._lane_end = self.sent + 1 if self.windowsize == 1 else 0  # and measure the next one
             elif self.sent >= self._lane_end and self.acknowledged == self.sent and not self._demanded:
                 self._measure(now - self._out)
+                if self.windowsize > 1:
+                    self._shortest = min(self._shortest or math.inf, now - self._out)
         if self._last and self.acknowledged == self.sent:
             self._end(Outcome.COMPLETE)
             return []
