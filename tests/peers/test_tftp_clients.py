@@ -18,8 +18,9 @@ import pytest
 
 from lab.wire import Faults, FaultyPath
 from tests.peers.netns import Network
+from tests.test_tftp_transfer import Client as PureClient
 from tftp.files import BootFiles
-from tftp.packet import Error, OptionAck, ReadRequest, parse
+from tftp.packet import Error, OptionAck, Options, ReadRequest, parse
 from tftp.server import TftpServer
 from utility.service import Waker
 
@@ -112,6 +113,12 @@ def test_every_client_with_its_defaults(rack: Rack, name: str) -> None:
         ["tsize 0"],
         ["timeout 2"],
         ["blksize 1468", "tsize 0", "timeout 3"],
+        ["windowsize 1"],
+        ["windowsize 8"],
+        ["windowsize 65535"],
+        ["blksize 1428", "windowsize 16", "tsize 0"],
+        ["blksize 1468", "windowsize 64"],
+        ["blksize 8192", "windowsize 4"],
     ],
 )
 def test_each_option(rack: Rack, options: list[str]) -> None:
@@ -121,6 +128,22 @@ def test_each_option(rack: Rack, options: list[str]) -> None:
 @pytest.mark.parametrize("size", [8, 512, 1468, 65464])
 def test_curl_with_block_sizes(rack: Rack, size: int) -> None:
     rack.check(curl(rack, "kernel8.img", "--tftp-blksize", str(size)), "kernel8.img", timeout=60)
+
+
+@pytest.mark.parametrize("side", ["mgr", "pi"])
+def test_windows_through_a_device_without_checksum_offload(rack: Rack, side: str) -> None:
+    """The kernel has to cut and sum by itself, or to refuse, so that we fall back; the client drops wrong sums."""
+    done = rack.net.run(side, ["ethtool", "-K", "eth0", "tx", "off"])
+    assert done.returncode == 0, done.stderr
+    rack.check(atftp(rack, "kernel8.img", "blksize 1428", "windowsize 32"), "kernel8.img")
+
+
+def test_windows_over_a_route_with_a_small_mtu(rack: Rack) -> None:
+    """Blocks that do not fit are fragmented by the kernel, one by one; those that do are cut by it."""
+    for host in ("mgr", "pi"):
+        assert rack.net.run(host, ["ip", "link", "set", "eth0", "mtu", "1000"]).returncode == 0
+    for size in (900, 1428):
+        rack.check(atftp(rack, "kernel8.img", f"blksize {size}", "windowsize 16"), "kernel8.img")
 
 
 def test_netascii(rack: Rack) -> None:
@@ -227,6 +250,54 @@ def test_a_cable_that_loses_doubles_and_reorders(rack: Rack, client: str) -> Non
         rack.check(argv, "some", timeout=100)
     assert cable.carried > 50
     assert rack.server.counters["resent"] > 5
+
+
+def fetch_purely(rack: Rack, name: str, options: Options, seconds: float) -> PureClient:
+    """Let the pure client of the transfer's tests talk through a real socket: the Debian ones give up early."""
+    client = PureClient(options, calm=True)
+    with rack.net.enter("pi"):
+        channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    channel.setblocking(False)
+    server = (MANAGER, 69)
+    request = ReadRequest(name, "octet", options).encode()
+    limit = time.monotonic() + seconds
+    with channel:
+        while not client.complete and time.monotonic() < limit:
+            now = time.monotonic()
+            answers: list[bytes] = []
+            if client.deadline <= now:
+                answers = [request] if server[1] == 69 else client.tick(now)
+                client.deadline = now + 1.0
+            elif select.select([channel], [], [], min(client.deadline, limit) - now)[0]:
+                datagram, server = channel.recvfrom(70000)
+                answers = client.receive(datagram, time.monotonic())
+            for answer in answers:
+                channel.sendto(answer, server)
+    return client
+
+
+@pytest.mark.parametrize("window", [1, 4, 16])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(delay=0.1, seed=1),
+        Faults(duplicate=0.3, reorder=0.3, delay=0.002, seed=2),
+        Faults(loss=0.05, duplicate=0.1, reorder=0.1, delay=0.002, seed=3),
+        Faults(loss=0.2, duplicate=0.2, reorder=0.2, delay=0.005, seed=4),
+        Faults(loss=0.3, duplicate=0.2, reorder=0.2, delay=0.005, seed=5),
+    ],
+    ids=["delay", "mixed-up", "5%", "20%", "30%"],
+)
+def test_a_bad_cable_with_and_without_windows(rack: Rack, window: int, faults: Faults) -> None:
+    content = random.Random(3).randbytes(10_000)
+    (rack.boot / "some").write_bytes(content)
+    options: Options = (("blksize", "512"), ("tsize", "0"))
+    if window > 1:
+        options += (("windowsize", str(window)),)
+    with BadCable(rack.net, faults):
+        client = fetch_purely(rack, "some", options, seconds=90)
+    assert client.complete
+    assert client.content == content
 
 
 def test_a_hundred_at_once(rack: Rack) -> None:
