@@ -9,6 +9,7 @@ tells us when the client's port is closed.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import heapq
 import itertools
@@ -222,6 +223,7 @@ class TftpServer:
                     except OSError as error:
                         self._channel_error(session, error)
                         self._act(session, [], now)
+                        self._drain(session, now)
                         continue
                     self._serve(session, datagram, now)
                 self._run_timers(now)
@@ -231,8 +233,11 @@ class TftpServer:
     def _wait(self, now: float) -> float:
         """Seconds until something is due; negative: nothing is."""
         if self._cache.held and now >= self._forget_at:
+            held = self._cache.held
             self._cache.age()
             self._forget_at = now + _FORGET_AFTER
+            if self._cache.held < held:
+                _return_memory()
         due = self._timers[0][0] if self._timers else math.inf
         if self._cache.held:
             due = min(due, self._forget_at)
@@ -598,6 +603,13 @@ class TftpServer:
         if session.is_shown:
             everything = f"all of {name}"
             self._report(Report(host.mac, session.stage, everything, everything, done=size, total=size))
+
+
+def _return_memory() -> None:
+    """Have the C library give freed memory back to the kernel, where it can (glibc); by itself it keeps it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _ask_segmentation(channel: socket.socket, stride: int) -> int:
