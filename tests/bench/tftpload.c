@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum { RRQ = 1, DATA = 3, ACK = 4, ERROR = 5, OACK = 6 };
-enum { LONGEST = 65536, TURN = 256, TRIES = 30 };
+enum { LONGEST = 65536, AT_ONCE = 32, TURN = 256, TRIES = 30 };
 static const double REPEAT_AFTER = 1.0;
 
 struct transfer {
@@ -143,31 +143,40 @@ static int take_data(struct transfer *t, const unsigned char *packet, ssize_t le
     return last ? (t->taken == size ? 1 : -1) : 0;
 }
 
+static int take_packet(struct transfer *t, unsigned char *packet, ssize_t length) {
+    if (length < 4) return 0;
+    packet[length] = 0;
+    if (packet[1] == OACK && t->next == 1) agree(t, packet, length);
+    if (packet[1] == DATA) return take_data(t, packet, length);
+    if (packet[1] != ERROR) return 0;
+    fprintf(stderr, "error %d: %s\n", packet[3], packet + 4);
+    return -1;
+}
+
+/* All that is there, in few system calls, so that the server is the bottleneck and not we. */
 static int take(struct transfer *t) {
-    static unsigned char packet[LONGEST + 1];
+    static unsigned char packets[AT_ONCE][LONGEST + 1];
+    static struct iovec parts[AT_ONCE];
+    static struct mmsghdr messages[AT_ONCE];
     for (;;) {
         struct sockaddr_in from;
-        socklen_t from_length = sizeof from;
-        ssize_t length = t->connected
-            ? recv(t->channel, packet, LONGEST, 0)
-            : recvfrom(t->channel, packet, LONGEST, 0, (struct sockaddr *)&from, &from_length);
-        if (length < 0) return 0;
-        if (length < 4) continue;
+        unsigned most = t->connected ? (t->window < AT_ONCE ? t->window : AT_ONCE) : 1;
+        for (unsigned i = 0; i < most; i++) {
+            parts[i] = (struct iovec){packets[i], LONGEST};
+            messages[i].msg_hdr = (struct msghdr){.msg_iov = &parts[i], .msg_iovlen = 1};
+        }
+        if (!t->connected) messages[0].msg_hdr.msg_name = &from, messages[0].msg_hdr.msg_namelen = sizeof from;
+        int got = recvmmsg(t->channel, messages, most, MSG_DONTWAIT, 0);
+        if (got <= 0) return 0;
         if (!t->connected) {
             connect(t->channel, (struct sockaddr *)&from, sizeof from);
             t->connected = 1;
         }
-        packet[length] = 0;
-        int end = 0;
-        if (packet[1] == OACK && t->next == 1)
-            agree(t, packet, length);
-        else if (packet[1] == DATA)
-            end = take_data(t, packet, length);
-        else if (packet[1] == ERROR) {
-            fprintf(stderr, "error %d: %s\n", packet[3], packet + 4);
-            end = -1;
+        for (int i = 0; i < got; i++) {
+            int end = take_packet(t, packets[i], messages[i].msg_len);
+            if (end) return end;
         }
-        if (end) return end;
+        if (got < (int)most || most == 1) return 0; /* epoll comes back */
     }
 }
 
