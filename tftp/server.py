@@ -199,11 +199,11 @@ class TftpServer:
 
     def run(self) -> None:
         """Serve until `stop`; then tell the clients in flight, and close every socket."""
-        sessions, poll, listener = self._sessions, self._poll.poll, self._listener.fileno()
+        sessions, timers, poll, listener = self._sessions, self._timers, self._poll.poll, self._listener.fileno()
         now = time.monotonic()
         try:
             while not self._stopping:
-                events = poll(self._wait(now), _EVENTS_A_TURN)
+                events = poll(timers[0][0] - now if timers else self._idle(now), _EVENTS_A_TURN)
                 now = time.monotonic()
                 for descriptor, _event in events:
                     session = sessions.get(descriptor)
@@ -226,22 +226,23 @@ class TftpServer:
                         self._drain(session, now)
                         continue
                     self._serve(session, datagram, now)
-                self._run_timers(now)
+                if timers and timers[0][0] <= now:
+                    self._run_timers(now)
         finally:
             self._close()
 
-    def _wait(self, now: float) -> float:
-        """Seconds until something is due; negative: nothing is."""
-        if self._cache.held and now >= self._forget_at:
+    def _idle(self, now: float) -> float:
+        """Seconds until prepared packets are looked through; negative: none are held, wait for a request."""
+        self._forget_unused(now)
+        return self._forget_at - now if self._cache.held else -1.0
+
+    def _forget_unused(self, now: float) -> None:
+        if now >= self._forget_at:
             held = self._cache.held
             self._cache.age()
             self._forget_at = now + _FORGET_AFTER
             if self._cache.held < held:
                 _return_memory()
-        due = self._timers[0][0] if self._timers else math.inf
-        if self._cache.held:
-            due = min(due, self._forget_at)
-        return max(0.0, due - now) if due < math.inf else -1.0
 
     def _close(self) -> None:
         farewell = Error(ErrorCode.NOT_DEFINED, "the server stops").encode()
@@ -483,6 +484,7 @@ class TftpServer:
 
     def _run_timers(self, now: float) -> None:
         """Call `tick` where it is time. A transfer's entry may be early, as each ACK moves its deadline on."""
+        self._forget_unused(now)
         timers = self._timers
         while timers and timers[0][0] <= now:
             when, _tie, session = heapq.heappop(timers)
