@@ -44,7 +44,7 @@ from tcp.session import (
     TooMuch,
 )
 from tftp.files import BootFiles, Refusal, normalise
-from tftp.transfer import Netascii, ReadTransfer, data_packets, negotiate
+from tftp.transfer import Blocks, Netascii, ReadTransfer, Sending, negotiate
 from utility.config import Config, ConfigError, Problem, Switch, load_config
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
@@ -221,7 +221,7 @@ class _Conversation:
         self.broken = False
         self.now = 100.0
         self.last = b""
-        self.transfer = ReadTransfer(data_packets(read, terms.blksize), terms)
+        self.transfer = ReadTransfer(Blocks(read, terms.blksize), terms)
         self.check(self.transfer.start(self.now))
 
     def _read(self, offset: int, length: int) -> bytes:
@@ -245,8 +245,13 @@ class _Conversation:
                 number = int.from_bytes(self.last[2:4], "big") if self.last[:2] == b"\0\3" else 0
                 self.check(self.transfer.receive(tftp.packet.Ack(number).encode() + said, self.now))
 
-    def check(self, datagrams: list[bytes]) -> None:
-        for datagram in datagrams:
+    def check(self, sending: Sending) -> None:
+        stride = self.blksize + 4
+        for datagram in (
+            bytes(each[at : at + stride]) if isinstance(each, memoryview) else each
+            for each in sending
+            for at in (range(0, len(each), stride) if isinstance(each, memoryview) else (0,))
+        ):
             packet = tftp.packet.parse(datagram)
             assert len(datagram) <= max(self.blksize + 4, 512)
             if isinstance(packet, tftp.packet.Data):
