@@ -158,6 +158,14 @@ def bind(what: str, ports: Sequence[int], make: Callable[[], Service]) -> Servic
         raise Failure(f"{what}: {', '.join(held) or error.strerror or error}") from None
 
 
+def gets_firmware(config: Config, host: Host | None) -> bool:
+    """Whether this Pi may fetch the files by which it rewrites its EEPROM."""
+    allowed = config.serve_firmware_updates
+    if isinstance(allowed, bool):
+        return allowed
+    return host is not None and (host.mac in allowed or host.hostname.lower() in allowed)
+
+
 def dhcp_policy(config: Config, hosts: Hosts, who: Directory) -> DhcpPolicy | ProxyPolicy:
     """DHCP's decisions, in the mode that config.yaml says; `who` learns of its leases."""
     from dhcp.policy import DhcpPolicy
@@ -209,6 +217,9 @@ def build(config: Config, hosts: Hosts, store: Store) -> list[Service]:
     who = Directory(hosts, store, config.dhcp_mode == "proxy")
     policy = dhcp_policy(config, hosts, who)
     fleet = Fleet(store, who.find, time.time)
+    files = BootFiles(
+        config.boot_dir, render_boot_text(config), firmware_updates=lambda host: gets_firmware(config, host)
+    )
 
     def report(seen: Report) -> None:
         if seen.heard:
@@ -237,9 +248,7 @@ def build(config: Config, hosts: Hosts, store: Store) -> list[Service]:
         ),
         "tftp": (
             [ports.tftp],
-            lambda: TftpServer(
-                address, ports.tftp, BootFiles(config.boot_dir, render_boot_text(config)), who.by_address, report
-            ),
+            lambda: TftpServer(address, ports.tftp, files, who.by_address, report, record=fleet.record_file),
         ),
         "hello": ([ports.hello, ports.image], lambda: HelloServer(address, ports.hello, ports.image, installs, report)),
         "ntp": (

@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from monitoring.store import Store
 from piman import (
     Failure,
     find_switch,
+    gets_firmware,
     host_on,
     parse_ports,
     place_of,
@@ -152,6 +154,18 @@ def test_cmdline_txt_is_the_pis_own(config: Config, hosts: Hosts) -> None:
     assert render("config.txt", None) is None
     (config.boot_dir / "cmdline.txt").unlink()
     assert render("cmdline.txt", None) is None
+
+
+def test_who_gets_firmware(config: Config, hosts: Hosts) -> None:
+    one, three = hosts.named("pi1"), hosts.named("pi3")
+    for allowed, answers in (
+        (False, (False, False, False)),
+        (True, (True, True, True)),
+        (frozenset({"pi1"}), (True, False, False)),
+        (frozenset({"b8:27:eb:00:00:03"}), (False, True, False)),
+    ):
+        changed = replace(config, serve_firmware_updates=allowed)
+        assert tuple(gets_firmware(changed, host) for host in (one, three, None)) == answers
 
 
 def test_a_wrong_config_is_reported_whole_and_nothing_starts(folder: Path) -> None:
