@@ -292,8 +292,8 @@ def _large_config(boot: Boot, _now: float) -> Finding | None:
 
 
 def _too_many_blocks(boot: Boot, _now: float) -> Finding | None:
-    limit = BLOCKS * _block_size(boot)
     for file in boot.files:
+        limit = BLOCKS * file.blksize
         if file.outcome != "complete" and file.size > limit and file.done > limit - 1_000_000:
             stopped = f"{_base(file)} ({_size(file.size)}) stopped at {_size(file.done)}"
             text = f"{stopped}: an older boot loader cannot count further"
@@ -325,7 +325,7 @@ def _stopped(boot: Boot, _now: float) -> Finding | None:
 def _lossy(boot: Boot, _now: float) -> Finding | None:
     taken = [file for file in boot.files if file.outcome in ("complete", "timeout")]
     resent = sum(file.resent for file in taken)
-    blocks = sum(file.done // _block_size(boot) + 1 for file in taken) if resent else 0
+    blocks = sum(file.done // file.blksize + 1 for file in taken) if resent else 0
     if blocks < FEWEST_BLOCKS or resent <= RESENT * blocks:
         return None
     text = (
@@ -457,11 +457,6 @@ def _ended(files: Iterable[FileRecord], names: re.Pattern[str]) -> float:
     """When the last of these files was complete, 0 for never."""
     ends = (file.began + file.seconds for file in files if file.outcome == "complete" and names.fullmatch(_base(file)))
     return max(ends, default=0.0)
-
-
-def _block_size(boot: Boot) -> int:
-    """No record says it. Later loaders take 1468: for those the share of what was sent again comes out too low."""
-    return 512 if boot.rom else 1024
 
 
 def _is_pi3(boot: Boot) -> bool:

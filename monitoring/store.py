@@ -54,7 +54,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE pis ADD COLUMN hint TEXT NOT NULL DEFAULT ''",
         """CREATE TABLE files (id INTEGER PRIMARY KEY AUTOINCREMENT, mac TEXT NOT NULL, name TEXT NOT NULL,
            size INTEGER NOT NULL, done INTEGER NOT NULL, began REAL NOT NULL, seconds REAL NOT NULL,
-           resent INTEGER NOT NULL, outcome TEXT NOT NULL)""",
+           resent INTEGER NOT NULL, outcome TEXT NOT NULL, blksize INTEGER NOT NULL)""",
         "CREATE INDEX files_by_mac ON files (mac, id)",
         "CREATE TABLE leases (mac TEXT PRIMARY KEY, address TEXT NOT NULL UNIQUE, expires REAL NOT NULL)",
         # The id grows with each power-on, also of the same Pi: the server follows it as a reader follows the events.
@@ -384,7 +384,7 @@ class Store:
             db.executemany("DELETE FROM pis WHERE mac = ?", ((mac,) for mac in forgotten))
             sql = f"INSERT OR REPLACE INTO pis ({_PI_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
             db.executemany(sql, (_pi_values(row) for row in rows))
-            sql = f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+            sql = f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"
             db.executemany(sql, (_file_values(each) for each in files))
 
     def save_pi(self, row: PiRow) -> None:
@@ -503,7 +503,7 @@ _EVENTS = "SELECT id, at, mac, severity, text FROM events"
 _PI_COLUMNS = (
     "mac, name, address, stage, since, heard, heard_at, sent, sent_at, done, total, stuck, reason, facts, updated, hint"
 )
-_FILE_COLUMNS = "mac, name, size, done, began, seconds, resent, outcome"
+_FILE_COLUMNS = "mac, name, size, done, began, seconds, resent, outcome, blksize"
 _STAGES = {str(stage): stage for stage in Stage}
 
 
@@ -578,9 +578,9 @@ def _pi_row(values: tuple[object, ...]) -> PiRow:
 
 def _file_values(file: FileRecord) -> tuple[object, ...]:
     begun = (file.mac, file.name, file.size, file.done)
-    return (*begun, file.began, file.seconds, file.resent, file.outcome)
+    return (*begun, file.began, file.seconds, file.resent, file.outcome, file.blksize)
 
 
 def _file(row: tuple[str, ...]) -> FileRecord:
-    mac, name, size, done, began, seconds, resent, outcome = row
-    return FileRecord(mac, name, int(size), int(done), float(began), float(seconds), int(resent), outcome)
+    mac, name, size, done, began, seconds, resent, outcome, blksize = row
+    return FileRecord(mac, name, int(size), int(done), float(began), float(seconds), int(resent), outcome, int(blksize))

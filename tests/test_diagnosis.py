@@ -21,7 +21,8 @@ OUTCOMES = ["complete", "aborted", "gone", "timeout", "failed", "missing"]
 def file(name: str, outcome: str = "complete", began: float = AT + 10, **rest: Any) -> FileRecord:  # noqa: ANN401
     size = 0 if outcome == "missing" else rest.pop("size", 1000)
     done = rest.pop("done", size if outcome == "complete" else 0)
-    return FileRecord("mac", name, size, done, began, rest.pop("seconds", 1.0), rest.pop("resent", 0), outcome)
+    seconds, resent, blksize = rest.pop("seconds", 1.0), rest.pop("resent", 0), rest.pop("blksize", 1024)
+    return FileRecord("mac", name, size, done, began, seconds, resent, outcome, blksize)
 
 
 def files(*names: str, outcome: str = "complete", **rest: Any) -> tuple[FileRecord, ...]:  # noqa: ANN401
@@ -127,7 +128,7 @@ CASES: list[tuple[int, Boot, float, str]] = [
     (9, boot(Stage.FIRMWARE), 16, ""),
     (10, boot(Stage.KERNEL, files=files("kernel8.img", outcome="timeout", size=BIG, done=67_107_840)), 16,
      "kernel8.img (80.0 MB) stopped at 67.1 MB: an older boot loader cannot count further; keep it below 67 MB"),
-    (10, boot(Stage.KERNEL, files=files("k", outcome="aborted", size=BIG, done=33_553_920), rom=True), 16, "33 MB"),
+    (10, boot(Stage.KERNEL, files=files("k", outcome="aborted", size=BIG, done=33_553_920, blksize=512)), 16, "33 MB"),
     (10, boot(Stage.KERNEL, files=files("kernel8.img", outcome="aborted", size=BIG, done=2000)), 16, ""),
     (10, boot(Stage.KERNEL, files=files("kernel8.img", outcome="timeout", size=67_000_000, done=66_900_000)), 16, ""),
     (10, boot(Stage.KERNEL, files=files("kernel8.img", size=BIG)), 16, ""),
@@ -145,7 +146,7 @@ CASES: list[tuple[int, Boot, float, str]] = [
     (13, boot(Stage.KERNEL, files=files("kernel8.img", size=1024 * 999, resent=51)), 16, "51 of 1000 packets (5 %)"),
     (13, boot(Stage.KERNEL, files=files("kernel8.img", size=1024 * 999, resent=50)), 16, ""),
     (13, boot(Stage.KERNEL, files=files("kernel8.img", size=1024 * 198, resent=100)), 16, ""),
-    (13, boot(Stage.KERNEL, files=files("kernel8.img", size=512 * 199, resent=11), rom=True), 16, "11 of 200 packets"),
+    (13, boot(Stage.KERNEL, files=files("kernel8.img", size=512 * 199, resent=11, blksize=512)), 16, "11 of 200"),
     (13, boot(Stage.KERNEL, files=files("k", outcome="aborted", size=1, done=1024 * 999, resent=99)), 16, ""),
     (14, boot(Stage.KERNEL, files=WHOLE), 75, "fetched 60 s ago, and its installer does not speak: kernel"),
     (14, boot(Stage.KERNEL, files=WHOLE), 74.9, ""),

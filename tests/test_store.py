@@ -44,7 +44,7 @@ FULL_ROW = PiRow(
     updated=4.5,
     hint="power for 90 s and not a word",
 )
-FILE = FileRecord(MAC, "kernel8.img", 9, 8, 1.5, 2.5, 3, "timeout")
+FILE = FileRecord(MAC, "kernel8.img", 9, 8, 1.5, 2.5, 3, "timeout", 1468)
 
 
 @pytest.fixture

@@ -592,8 +592,9 @@ class TftpServer:
     def _keep(self, session: _Session, host: Host, outcome: str, now: float) -> None:
         content, resent = session.content, session.transfer.resent
         taken = now - session.started
+        done, blksize = session.done, session.transfer.blksize
         self._record(
-            FileRecord(host.mac, content.name, content.size, session.done, session.began, taken, resent, outcome)
+            FileRecord(host.mac, content.name, content.size, done, session.began, taken, resent, outcome, blksize)
         )
 
     def _finish_complete(self, session: _Session, host: Host, text: str) -> None:

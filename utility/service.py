@@ -81,6 +81,7 @@ class FileRecord:
     size, done    bytes of the file, and of these what the Pi acknowledged
     began         Unix time of the request
     seconds       from the request to the end
+    blksize       bytes of a block
     resent        packets sent again
     outcome       "complete", "aborted", "gone", "timeout", "failed", or "missing" where there was no such file
     """
@@ -93,6 +94,7 @@ class FileRecord:
     seconds: float
     resent: int
     outcome: str
+    blksize: int = 512
 
 
 FileRecorder = Callable[[FileRecord], None]

@@ -657,7 +657,7 @@ TARGETS: Mapping[str, Target] = {
     "snmp_packet": Target(snmp_packet, 2000, 1.0),
     "snmp_switch": Target(snmp_switch, 1000, 1.0),
     "snmp_power": Target(snmp_power, 1000, 1.0),
-    "config": Target(config, 3000, 2.0),
+    "config": Target(config, 6000, 2.0),
     "hosts": Target(hosts),
     "mac": Target(mac, 64),
 }
