@@ -205,8 +205,10 @@ def test_dhclient_gets_reboots_is_refused_and_releases(rack: Rack, dhclient: lis
 
 def stop(folder: Path) -> None:
     """End dhclient without a RELEASE, as a loss of power does."""
-    pid = int((folder / "pid").read_text())
-    subprocess.run(["kill", "-9", str(pid)], check=True)
+    path = folder / "pid"
+    assert wait_for(lambda: path.exists() and path.read_text().endswith("\n"))  # it is written after the lease is told
+    subprocess.run(["kill", "-9", path.read_text().strip()], check=True)
+    path.unlink()
 
 
 # --- boards ---
