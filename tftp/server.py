@@ -150,7 +150,7 @@ class TftpServer:
         host_of: Callable[[IPv4Address], Host | None],
         report: Reporter,
         max_transfers: int = 2000,
-        max_per_client: int = 64,
+        max_per_client: int = 256,
         record: FileRecorder = _no_record,
     ) -> None:
         self.counters: Counter[str] = Counter()
