@@ -36,6 +36,7 @@ world() {
 
 # What the virtual Pis boot: fetched and built here, since the tests' world has no network. The second time is quick.
 python -c 'from lab.rack import prepare_files; prepare_files()'
+python -m tests.peers.guests
 
 if [ "${1:-}" = --fuzz ]; then world python -m tests.fuzz.fuzz --seed "$RANDOM" --seconds "${@:2}"; exit; fi
 if [ $# -gt 0 ]; then world python -m pytest "$@"; exit; fi
