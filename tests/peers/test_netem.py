@@ -11,32 +11,26 @@ import random
 import socket
 import struct
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from dhcp.policy import DhcpPolicy, DhcpSettings
-from dhcp.server import DhcpServer
 from lab.bootrom import BootFailed, BootRom, Downloaded
 from lab.namespaces import Interface
 from lab.profiles import PROFILES, Identity, Profile
 from lab.wire import Wire
+from tests.peers.manager import ADDRESS, Manager
 from tests.peers.netem import NetemBridge
 from tests.peers.netns import Network
-from tftp.files import BootFiles
-from tftp.server import TftpServer
 from utility.hosts import Host
 
 SOAK = bool(os.environ.get("PIMAN_SOAK"))
-MANAGER = IPv4Address("172.30.4.1")
-SETTINGS = DhcpSettings(MANAGER, IPv4Network("172.30.4.0/24"), lease_time=120)
 MODELS = ("3b", "3b+", "4", "5")
 SIZES = {
     "bootcode.bin": 1100,
@@ -68,13 +62,11 @@ def address(number: int) -> IPv4Address:
 
 @dataclass
 class Rack:
-    """The manager's servers on the near side of the bad network; hosts pi0 to pi9 on the far side."""
+    """The manager on the near side of the bad network; hosts pi0 to pi9 on the far side."""
 
     far: Network
     bridge: NetemBridge
     boot: Path
-    dhcp: DhcpServer
-    tftp: TftpServer
 
 
 @pytest.fixture(scope="module")
@@ -87,36 +79,19 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     hosts = {mac(number): Host(mac(number), address(number), f"pi{number}") for number in range(10)}
     with contextlib.ExitStack() as stack:
         near, far = stack.enter_context(Network()), stack.enter_context(Network())
-        near.host("mgr", f"{MANAGER}/24")
+        manager = Manager(near, boot, hosts)
         for number in range(10):
             # What a board or udhcpc sends is made by itself; the TFTP clients want an address that is there.
             far.host(f"pi{number}", f"{address(number)}/24" if number > 4 else None, mac=mac(number))
-        for net, name in ((near, "mgr"), *((far, f"pi{number}") for number in range(10))):
-            with contextlib.closing(Interface(net.namespace(name).name, "eth0")) as end:
+            with contextlib.closing(Interface(far.namespace(f"pi{number}").name, "eth0")) as end:
                 end.no_offloads()
+        for net, name in ((near, "mgr"), *((far, f"pi{number}") for number in range(10))):
             # ARP is lost like all else, and Linux tries it three times only.
             words = "echo 40 >/proc/sys/net/ipv4/neigh/eth0/mcast_solicit"
             assert net.run(name, ["sh", "-c", words]).returncode == 0
         bridge = stack.enter_context(NetemBridge(near, far))
-        with near.enter("mgr"):
-            dhcp = DhcpServer("eth0", DhcpPolicy(SETTINGS, hosts.get), lambda _report: None)
-            tftp = TftpServer(MANAGER, 69, BootFiles(boot, lambda _n, _h: None), lambda _a: None, lambda _r: None)
-
-        def work(run: Callable[[], None]) -> None:
-            with near.enter("mgr"):  # the transfers' sockets are made in this thread
-                run()
-
-        threads = [threading.Thread(target=work, args=(server.run,)) for server in (dhcp, tftp)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield Rack(far, bridge, boot, dhcp, tftp)
-        finally:
-            for server in (dhcp, tftp):
-                server.stop()
-            for thread in threads:
-                thread.join(5)
-                assert not thread.is_alive()
+        stack.enter_context(manager)
+        yield Rack(far, bridge, boot)
 
 
 # --- the clients ---
@@ -131,7 +106,7 @@ def udhcpc(rack: Rack, number: int) -> None:
     words = ["-f", "-q", "-i", "eth0", "-s", "/bin/true", "-t", "10", "-T", "1", "-A", "1"]
     done = run(rack, f"pi{number}", ["busybox", "udhcpc", *words])
     assert done.returncode == 0, done.stderr
-    assert f"lease of {address(number)} obtained from {MANAGER}" in done.stderr
+    assert f"lease of {address(number)} obtained from {ADDRESS}" in done.stderr
 
 
 def hurried(profile: Profile) -> Profile:
@@ -181,7 +156,7 @@ class WindowClient:
         options = {"blksize": self._block} | ({"windowsize": self._window} if self._window > 1 else {})
         words = [name, "octet", *(str(word) for pair in options.items() for word in pair)]
         answer = b"\0\1" + b"".join(word.encode() + b"\0" for word in words)
-        peer = (str(MANAGER), 69)
+        peer = (str(ADDRESS), 69)
         agreed = 0  # the window; 0: not heard of yet
         end = time.monotonic() + LIMIT
         self._channel.settimeout(self.WAIT)
@@ -242,9 +217,9 @@ def window_client(rack: Rack, number: int, block: int, window: int) -> None:
 # Their own time-outs are 5 s. Without options: atftp gives up when the network doubles an OACK, and curl asks for a
 # repetition every 5 s only.
 TFTP_CLIENTS = {
-    "atftp": f"atftp -g -r few -l OUT {MANAGER} 69",
-    "curl": f"curl -sS --tftp-no-options -o OUT tftp://{MANAGER}/few",
-    "tftp-hpa": f"tftp -m binary {MANAGER} -c get few OUT",
+    "atftp": f"atftp -g -r few -l OUT {ADDRESS} 69",
+    "curl": f"curl -sS --tftp-no-options -o OUT tftp://{ADDRESS}/few",
+    "tftp-hpa": f"tftp -m binary {ADDRESS} -c get few OUT",
 }
 
 
