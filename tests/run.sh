@@ -14,6 +14,8 @@ sh install/need.sh \
     iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
     dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps
 
+sh install/need.sh qemu-system-x86 u-boot-qemu ipxe-qemu ovmf qemu-efi-aarch64 # boot loaders, and a board for them
+
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
 "$python" -c 'import ensurepip, venv' 2>/dev/null || sh install/need.sh python3-venv
@@ -36,7 +38,7 @@ world() {
 
 # What the virtual Pis boot: fetched and built here, since the tests' world has no network. The second time is quick.
 python -c 'from lab.rack import prepare_files; prepare_files()'
-python -m tests.peers.guests
+python -m tests.peers.guests # small Linux guests, for the same reason
 
 if [ "${1:-}" = --fuzz ]; then world python -m tests.fuzz.fuzz --seed "$RANDOM" --seconds "${@:2}"; exit; fi
 if [ $# -gt 0 ]; then world python -m pytest "$@"; exit; fi

@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import TracebackType
 
-from dhcp.policy import DhcpPolicy, DhcpSettings
+from dhcp.policy import DhcpPolicy
+from dhcp.replies import DhcpSettings
 from dhcp.server import DhcpServer
 from lab.namespaces import Interface
 from tests.peers.netns import Network

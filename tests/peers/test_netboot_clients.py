@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from dhcp.packet import Option, Packet, parse, parse_frame
+from dhcp.packet import Option, Packet, parse
+from lab.frames import parse_udp
 from tests.peers.machines import Machine
 from tests.peers.manager import ADDRESS, Manager
 from tests.peers.netns import Network
@@ -229,8 +230,6 @@ def test_uefi_is_offered_an_address_and_no_pi_menu(manager: Manager, kind: str, 
 
 def take_offer(wire: socket.socket) -> Packet:
     while True:
-        data = wire.recv(65535)
-        if data[12:14] == b"\x08\x00" and data[23] == socket.IPPROTO_UDP:
-            frame = parse_frame(data)
-            if frame.destination_port == 68:
-                return parse(frame.payload)
+        datagram = parse_udp(wire.recv(65535))
+        if datagram is not None and datagram.destination_port == 68:
+            return parse(datagram.payload)

@@ -113,7 +113,7 @@ def hurried(profile: Profile) -> Profile:
     """The same board with shorter waits, so that it meets as many faults in a fraction of the time."""
     stages = []
     for stage in profile.stages:
-        dhcp = stage.dhcp and replace(stage.dhcp, waits=(2.5 if stage.dhcp.deaf else 1.0,) * 20)
+        dhcp = stage.dhcp and replace(stage.dhcp, waits=(2.5 if stage.quirks.deaf else 1.0,) * 20)
         stages.append(replace(stage, dhcp=dhcp, tftp=replace(stage.tftp, retry=0.2)))
     return replace(profile, stages=tuple(stages))
 
