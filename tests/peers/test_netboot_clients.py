@@ -10,7 +10,6 @@ import os
 import random
 import re
 import socket
-import zlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from dhcp.packet import Option, Packet, parse
 from lab.frames import parse_udp
+from tests.peers.loaders import ARM, MAC, X86, IPxe, UBoot, u_boot
 from tests.peers.machines import Machine
 from tests.peers.manager import ADDRESS, Manager
 from tests.peers.netns import Network
@@ -26,13 +26,9 @@ from utility.hosts import Host
 from utility.service import Stage
 
 SOAK = bool(os.environ.get("PIMAN_SOAK"))
-# The one that Debian's U-Boot for QEMU has in its environment; it does not ask its network card.
-MAC = "52:52:52:52:52:52"
 BOARD = IPv4Address("172.30.4.13")
 BIG = 30_000_000
 SIZES = {"big": BIG, "small": 300_000, "even": 512 * 300, "tiny": 40_001}
-ARM = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a57", "-smp", "1", "-m", "256", "-nodefaults"]
-X86 = ["qemu-system-x86_64", "-smp", "1", "-m", "256", "-nodefaults"]
 UUID = ["-uuid", "6f1b3c5a-0001-4a4a-8888-0123456789ab"]
 
 
@@ -73,41 +69,10 @@ def the_system_gets_the_same_address(manager: Manager, tmp_path: Path) -> None:
 # --- U-Boot ---
 
 
-class UBoot:
-    """U-Boot's prompt on QEMU's arm64 board, whose network card is the board's port."""
-
-    LOAD_AT = "41000000"
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        machine.expect("stop autoboot", 60)
-        machine.type("\n")
-        machine.expect("=> ", 30)
-
-    def run(self, text: str, timeout: float = 30) -> str:
-        start = len(self._machine.console)
-        self._machine.type(text + "\n")
-        self._machine.expect(r"\n=> ", timeout)
-        return self._machine.console[start:]
-
-    def fetch(self, path: Path, block: int, window: int) -> None:
-        """Fetch it over what was there before, and compare."""
-        self.run(f"mw.b {self.LOAD_AT} 55 0x{path.stat().st_size:x}")
-        self.run(f"setenv tftpblocksize {block}")
-        self.run(f"setenv tftpwindowsize {window}")
-        said = self.run(f"tftpboot {self.LOAD_AT} {path.name}", 120)
-        assert f"Bytes transferred = {path.stat().st_size} " in said, said
-        said = self.run(f"crc32 {self.LOAD_AT} ${{filesize}}")
-        assert f"==> {zlib.crc32(path.read_bytes()):08x}" in said, said
-
-
 @pytest.fixture
 def uboot(manager: Manager, request: pytest.FixtureRequest) -> Iterator[UBoot]:
-    words = [*ARM, "-bios", "/usr/lib/u-boot/qemu_arm64/u-boot.bin"]
-    card = f"{request.param},mac={{mac}},romfile="
-    with Machine(words, [(manager.net.namespace("pi"), "eth0")], MAC, card) as machine:
+    with u_boot(manager.net.namespace("pi"), request.param) as machine:
         it = UBoot(machine)
-        it.run("setenv autoload no")
         assert f"DHCP client bound to address {BOARD}" in it.run("dhcp", 60)
         yield it
 
@@ -154,25 +119,6 @@ def test_uboot_fetches_a_window_that_its_virtio_card_can_hold(manager: Manager, 
 
 
 # --- iPXE ---
-
-
-class IPxe:
-    """The iPXE in the ROM of QEMU's virtio card, on a PC. Its console is the BIOS's, on the serial line."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        machine.expect("Ctrl-B for the iPXE command line", 60)
-        machine.type("\x02")
-        machine.expect("iPXE> ", 30)
-
-    def run(self, text: str, timeout: float = 30) -> str:
-        start = len(self._machine.console)
-        for letter in text:  # the BIOS loses what is typed faster than it echoes
-            self._machine.type(letter)
-            self._machine.expect(re.escape(letter), 30)
-        self._machine.type("\r")
-        self._machine.expect("iPXE> ", timeout)
-        return self._machine.console[start:]
 
 
 def test_ipxe(manager: Manager, boot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from lab.bootrom import BootFailed, BootRom, Downloaded
 from lab.namespaces import Interface
 from lab.profiles import PROFILES, Identity, Profile
 from lab.wire import Wire
+from tests.peers.loaders import MAC, UBoot, u_boot
 from tests.peers.manager import ADDRESS, Manager
 from tests.peers.netem import NetemBridge
 from tests.peers.netns import Network
@@ -46,6 +47,7 @@ SIZES = {
     "initramfs.gz": 2048,
     "some": 7_777,
     "few": 5000,
+    "more": 30_000,
 }
 CONFIG = b"arm_64bit=1\ninitramfs initramfs.gz followkernel\n"
 CMDLINE = b"console=serial0,115200 root=/dev/ram0\n"
@@ -67,6 +69,7 @@ class Rack:
     far: Network
     bridge: NetemBridge
     boot: Path
+    manager: Manager
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,8 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
         (boot / name).write_bytes(random.Random(name).randbytes(size))
     (boot / "config.txt").write_bytes(CONFIG)
     (boot / "cmdline.txt").write_bytes(CMDLINE)
-    hosts = {mac(number): Host(mac(number), address(number), f"pi{number}") for number in range(10)}
+    hosts = {MAC: Host(MAC, address(20), "u-boot")}
+    hosts |= {mac(number): Host(mac(number), address(number), f"pi{number}") for number in range(10)}
     with contextlib.ExitStack() as stack:
         near, far = stack.enter_context(Network()), stack.enter_context(Network())
         manager = Manager(near, boot, hosts)
@@ -91,7 +95,7 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
             assert net.run(name, ["sh", "-c", words]).returncode == 0
         bridge = stack.enter_context(NetemBridge(near, far))
         stack.enter_context(manager)
-        yield Rack(far, bridge, boot)
+        yield Rack(far, bridge, boot, manager)
 
 
 # --- the clients ---
@@ -269,3 +273,20 @@ def test_boots_leases_and_transfers(rack: Rack, name: str, tmp_path: Path) -> No
     for sent, dropped in rack.bridge.counts():
         assert sent > 50
         assert bool(dropped) == ("loss" in words)
+
+
+@pytest.mark.timeout(LIMIT + 60)
+def test_uboot_and_its_windows(rack: Rack) -> None:
+    """A real client of windows. It tells each gap once, at once; otherwise it waits for the time-out it asked for.
+
+    A block that comes twice is a gap to it: with windows, a network that doubles makes the server send many times over.
+    """
+    rack.bridge.set("")
+    with u_boot(rack.far.namespace("pi9"), "e1000") as machine:
+        uboot = UBoot(machine)
+        assert f"bound to address {address(20)}" in uboot.run("dhcp", 60)
+        uboot.run("setenv tftptimeout 1000")  # milliseconds; none is shorter
+        uboot.run("setenv tftptimeoutcountmax 100")
+        for words, window in (("loss 5%", 8), ("duplicate 30%", 8), ("delay 100ms", 8)):
+            rack.bridge.set(words)
+            uboot.fetch(rack.boot / "more", 1468, window)
