@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import re
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -85,6 +84,7 @@ def test_uboot_gets_the_address_of_the_system(manager: Manager, uboot: UBoot, tm
     """
     assert f"serverip={ADDRESS}" in uboot.run("printenv serverip")
     assert {each.sent for each in manager.told(sent="DHCP")} == {f"DHCPOFFER {BOARD}", f"DHCPACK {BOARD}"}
+    assert manager.wait_told(event=f"U-Boot has {BOARD}").stage is Stage.LEASE  # not up: a loader
     the_system_gets_the_same_address(manager, tmp_path)
 
 
@@ -124,8 +124,9 @@ def test_uboot_fetches_a_window_that_its_virtio_card_can_hold(manager: Manager, 
 def test_ipxe(manager: Manager, boot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It asks for blocks of 1432 bytes and for tsize, and takes a script as well as any file.
 
-    It calls itself an x86 BIOS, as the Pi's loaders do. What it takes from DHCP it also says: once option 60 has come
-    back as "PXEClient", that is its own vendor class. A boot menu in option 43 it obeys.
+    It calls itself an x86 BIOS, as the Pi's loaders do; options 77 and 175 say what it is. What it takes from DHCP it
+    also says: once option 60 has come back as "PXEClient", that is its own vendor class. A boot menu in option 43 it
+    obeys.
     """
     caplog.set_level(logging.DEBUG, "piman.tftp")
     (boot / "s").write_text("#!ipxe\necho SCRIPT ${net0/ip} ${next-server}\n")
@@ -134,6 +135,7 @@ def test_ipxe(manager: Manager, boot: Path, tmp_path: Path, caplog: pytest.LogCa
         ipxe = IPxe(machine)
         assert "ok" in ipxe.run("ifconf -c dhcp", 60)  # all configurators would also wait for IPv6
         assert str(BOARD) in ipxe.run("show net0/ip")
+        assert manager.wait_told(event=f"iPXE has {BOARD}").stage is Stage.LEASE
         assert "ok" in ipxe.run(f"imgfetch tftp://{ADDRESS}/big", 120)
         assert f"big : {BIG} bytes" in ipxe.run("imgstat")
         manager.wait_completed(1)
@@ -170,7 +172,7 @@ def test_uefi_is_offered_an_address_and_no_pi_menu(manager: Manager, kind: str, 
     assert not any(each.stage is Stage.UP for each in manager.reports)
     told = manager.wait_told(event="asks for an address")
     assert told.stage is Stage.DISCOVER
-    assert re.match("(a PXE client that is no Pi|UEFI)", told.event)
+    assert told.event.startswith("UEFI")
     the_system_gets_the_same_address(manager, tmp_path)
 
 
