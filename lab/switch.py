@@ -1,326 +1,577 @@
-"""The virtual rack's PoE switch as a manager sees it: net-snmp's snmpd, with our PoE and bridge tables behind it.
+"""The virtual PoE switch as a manager sees it: net-snmp's snmpd, with the tables of one of the families behind it.
 
-snmpd speaks SNMP and shows the interfaces of the switch's network namespace. What it does not know, POWER-ETHERNET-MIB
-(RFC 3621), BRIDGE-MIB (RFC 4188) and the forwarding table of Q-BRIDGE-MIB (RFC 4363), it asks of us over its
-`pass_persist` protocol. Builds no network and starts no Pi: the lab does, and is told when a port's power changes.
+snmpd speaks SNMP in all its versions; what is in the tables it asks of us over AgentX. `LabSwitch` is the switch of a
+rack: a bridge of the kernel, and Pis whose power it cuts. `FamilySwitch` has no network: devices that are a MAC and an
+appetite, for tests of those who talk to switches. Builds no network and starts no Pi: the rack does, and is told when a
+port's power changes.
 """
 
 from __future__ import annotations
 
-import bisect
 import contextlib
+import heapq
+import itertools
 import json
 import logging
 import os
+import random
+import select
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from lab.agentx import Agent, Cell, Mib, Oid
+from lab.families import (
+    DELIVERING,
+    DISABLED,
+    FAMILIES,
+    SEARCHING,
+    BridgeState,
+    Family,
+    Neighbour,
+    Quirks,
+    Socket,
+    bridge_cells,
+    interface_cells,
+    lay_out,
+    lldp_cells,
+    poe_cells,
+    roots,
+    system_cells,
+    vlan_cells,
+    with_quirks,
+)
+from lab.namespaces import network_namespace
+from lab.replay import Record
 
 log = logging.getLogger("piman.lab.switch")
 
-Oid = tuple[int, ...]
-
-POE: Oid = (1, 3, 6, 1, 2, 1, 105)
-POE_PORT: Oid = (*POE, 1, 1, 1)
-POE_MAIN: Oid = (*POE, 1, 3, 1, 1)
-BRIDGE: Oid = (1, 3, 6, 1, 2, 1, 17)
-BASE_PORT: Oid = (*BRIDGE, 1, 4, 1)
-STP_PORT: Oid = (*BRIDGE, 2, 15, 1)
-FDB: Oid = (*BRIDGE, 4, 3, 1)
-VLAN_FDB: Oid = (*BRIDGE, 7, 1, 2, 2, 1)
-
-GROUP = 1  # a simple switch has one group of PoE ports
-VLAN = 1
-ON, OFF = 1, 2  # TruthValue
-DISABLED, SEARCHING, DELIVERING = 1, 2, 3  # pethPsePortDetectionStatus
-LEARNED, SELF = 3, 4  # dot1dTpFdbStatus
-BUDGET = 370  # watts of a usual switch with 24 ports
-WATTS = 4  # of a Pi at work
-CLASS_0 = 1  # the MIB counts class 0 as 1
-STP_STATES = {"disabled": 1, "blocking": 2, "listening": 3, "learning": 4, "forwarding": 5}
-
+BUDGET = 370_000  # milliwatts of a usual switch with 24 ports
+MILLIWATTS = 4000  # of a Pi at work
+RETRY = 1.0  # seconds after which a port that the budget had nothing for asks again
 FRESH = 0.2  # seconds for which the bridge's tables are believed: a walk asks hundreds of times
 START_TIME = 5.0
 
 # The parts of snmpd a switch has; the others show the processes and packages of this machine.
-SNMPD_MODULES = (
-    "snmp_mib,system_mib,sysORTable,snmpEngine,snmpMPDStats,usmStats,usmUser,usmConf,vacm_conf,vacm_vars,"
-    "target_counters,interface,ifTable,ifXTable,pass_persist"
-)
+_MODULES = "snmpEngine,snmpMPDStats,usmStats,usmUser,usmConf,vacm_conf,vacm_vars,target_counters"
+_KERNEL_MODULES = f"{_MODULES},interface,ifTable,ifXTable"
+_BEHIND = 10_000  # added to the port: where snmpd is when something of ours stands before it
 
 
-@dataclass(frozen=True, slots=True)
-class BridgePort:
-    """A port of the bridge. `number` is the one on the front panel, from 1; the uplink comes after the last."""
-
-    number: int
-    if_index: int
-    name: str
-    state: str = "forwarding"  # as `ip -d -j link` has it
+# ------------------------------------------------------------------------------------------------------------ the power
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeState:
-    """What the kernel says of the bridge at one moment: its MAC, its ports, and MAC to port number of its table."""
-
-    mac: str
-    ports: tuple[BridgePort, ...]
-    learned: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One object: its type in the words of `pass_persist`, how to read it and, where it may be set, how to set it.
-
-    `write` gets the new value and answers False for one it does not take.
-    """
-
-    kind: str
-    read: Callable[[], int | str]
-    write: Callable[[int], bool] | None = None
-
-
-class Mib:
-    """The objects, found by OID; not locked: only the agent's threads ask, and `rows` gives each a new table."""
-
-    def __init__(self, cells: Mapping[Oid, Cell]) -> None:
-        self._cells = dict(cells)
-        self._order = sorted(self._cells)
-
-    def find(self, oid: Oid) -> Cell | None:
-        return self._cells.get(oid)
-
-    def after(self, oid: Oid) -> Oid | None:
-        """The next OID in the same MIB module as this one."""
-        place = bisect.bisect_right(self._order, oid)
-        following = self._order[place : place + 1]
-        # snmpd takes what it is given: an answer from the other module would send a walk in circles.
-        return following[0] if following and following[0][: len(POE)] == oid[: len(POE)] else None
-
-
-def bridge_cells(state: BridgeState) -> dict[Oid, Cell]:
-    """BRIDGE-MIB and the forwarding table of Q-BRIDGE-MIB."""
-    entries = [(mac, port, LEARNED) for mac, port in state.learned.items()]
-    entries.append((state.mac, 0, SELF))
-    cells = {
-        (*BRIDGE, 1, 1, 0): _octets(state.mac),
-        (*BRIDGE, 1, 2, 0): _fixed("integer", len(state.ports)),
-        (*BRIDGE, 1, 3, 0): _fixed("integer", 2),  # transparent-only
-        (*BRIDGE, 4, 2, 0): _fixed("integer", 300),  # dot1dTpAgingTime
-        (*BRIDGE, 7, 1, 2, 1, 1, 2, VLAN): _fixed("counter", len(state.learned)),  # dot1qFdbDynamicCount
-        (*BRIDGE, 7, 1, 4, 2, 1, 3, 0, VLAN): _fixed("gauge", VLAN),  # dot1qVlanFdbId
-    }
-    for port in state.ports:
-        cells[*BASE_PORT, 1, port.number] = _fixed("integer", port.number)
-        cells[*BASE_PORT, 2, port.number] = _fixed("integer", port.if_index)
-        cells[*BASE_PORT, 3, port.number] = _fixed("objectid", ".0.0")
-        cells[*STP_PORT, 1, port.number] = _fixed("integer", port.number)
-        cells[*STP_PORT, 3, port.number] = _fixed("integer", STP_STATES.get(port.state, 1))
-    for mac, number, status in entries:
-        digits = tuple(bytes.fromhex(mac.replace(":", "")))
-        cells[*FDB, 1, *digits] = _octets(mac)
-        cells[*FDB, 2, *digits] = cells[*VLAN_FDB, 2, VLAN, *digits] = _fixed("integer", number)
-        cells[*FDB, 3, *digits] = cells[*VLAN_FDB, 3, VLAN, *digits] = _fixed("integer", status)
-    return cells
-
-
-def _fixed(kind: str, value: int | str) -> Cell:
-    return Cell(kind, lambda: value)
-
-
-def _octets(mac: str) -> Cell:
-    return Cell("octet", lambda: mac.replace(":", " "))
+@dataclass(slots=True)
+class _Port:
+    on: bool = True
+    word: int | None = None
+    ready: float = 0.0  # when its detection is through, or asks for power again
+    fed: bool = False
+    since: float = 0.0  # when `fed` or `on` last changed
+    denied: int = 0
 
 
 class PoePorts:
-    """The power of the ports 1 to `count`: on at first. `_lock` guards which are on.
+    """The power of some ports, all on at first; off -> disabled, on -> searching -> delivering. `_lock` guards them.
 
-    on_power(port, on) is called when a port's power changes, before the switch answers; delivering(port) says
-    whether something takes power there.
+    on_power(port, on)  is called when a port's power changes; where `detect` is 0, before the switch answers
+    delivering(port)    whether something takes the power it is given
+    wants(port)         whether something is there that would; `milliwatts(port)` of it
+    detect              seconds from on to the first power; `budget` in milliwatts, 0 is without end
     """
 
-    def __init__(self, count: int, on_power: Callable[[int, bool], None], delivering: Callable[[int], bool]) -> None:
-        self.count = count
-        self._on_power = on_power
-        self._delivering = delivering
+    def __init__(
+        self,
+        ports: Iterable[int],
+        on_power: Callable[[int, bool], None],
+        delivering: Callable[[int], bool] = lambda _port: True,
+        *,
+        wants: Callable[[int], bool] = lambda _port: True,
+        milliwatts: Callable[[int], int] = lambda _port: MILLIWATTS,
+        detect: float = 0.0,
+        budget: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_power, self._delivering, self._wants, self._milliwatts = on_power, delivering, wants, milliwatts
+        self._detect, self._budget, self._clock = detect, budget, clock
         self._lock = threading.Lock()
-        self._on = dict.fromkeys(range(1, count + 1), True)
+        start = clock()
+        self._ports = {number: _Port(since=start, ready=start) for number in ports}
+        self._feed(start)
+
+    @property
+    def budget(self) -> int:
+        return self._budget or BUDGET
 
     def is_on(self, port: int) -> bool:
         """Whether the port may give power; KeyError for one that is not there."""
         with self._lock:
-            return self._on[port]
+            return self._ports[port].on
+
+    def word(self, port: int) -> int | None:
+        """The value that it was switched on with, where that matters."""
+        return self._ports[port].word
+
+    def fed_since(self, port: int) -> float | None:
+        """When its power came; None while it has none."""
+        self.advance()
+        with self._lock:
+            return self._ports[port].since if self._ports[port].fed else None
 
     def detection(self, port: int) -> int:
         """pethPsePortDetectionStatus."""
+        fed = self.fed_since(port) is not None
         if not self.is_on(port):
             return DISABLED
-        return DELIVERING if self._delivering(port) else SEARCHING
+        return DELIVERING if fed and self._delivering(port) else SEARCHING
 
-    def set_admin(self, port: int, value: int) -> bool:
-        """pethPsePortAdminEnable; False for a value that is no TruthValue."""
-        if value not in {ON, OFF}:
-            return False
+    def milliwatts(self, port: int) -> int:
+        return self._milliwatts(port) if self.detection(port) == DELIVERING else 0
+
+    def denied(self, port: int) -> int:
+        """pethPsePortPowerDeniedCounter."""
+        self.advance()
+        return self._ports[port].denied
+
+    def switch(self, port: int, on: bool, word: int | None = None) -> None:
+        """KeyError for a port that is not there."""
         with self._lock:
-            changed = self._on[port] != (value == ON)
-            self._on[port] = value == ON
-        if changed:
-            self._on_power(port, value == ON)
-        return True
+            it, now = self._ports[port], self._clock()
+            it.word = word if on else it.word
+            changed, was_fed = it.on != on, it.fed
+            if changed:
+                it.on, it.fed, it.since, it.ready = on, False, now, now + self._detect
+        if changed and was_fed:
+            self._on_power(port, False)
+        self.advance()
 
-    def consumption(self) -> int:
-        """Watts."""
-        return WATTS * sum(self.detection(port) == DELIVERING for port in range(1, self.count + 1))
+    def replug(self, port: int) -> None:
+        """Something else is there now: detection begins anew."""
+        with self._lock:
+            it, now = self._ports[port], self._clock()
+            it.fed, it.since, it.ready = False, now, now + self._detect
+        self.advance()
 
-    def cells(self) -> dict[Oid, Cell]:
-        """POWER-ETHERNET-MIB."""
-        cells = {
-            (*POE_MAIN, 2, GROUP): _fixed("gauge", BUDGET),
-            (*POE_MAIN, 3, GROUP): _fixed("integer", 1),  # on
-            (*POE_MAIN, 4, GROUP): Cell("gauge", self.consumption),
-            (*POE_MAIN, 5, GROUP): _fixed("integer", 80),  # percent at which a real one sends a trap
-        }
-        for port in range(1, self.count + 1):
-            for column, cell in self._port_cells(port).items():
-                cells[*POE_PORT, column, GROUP, port] = cell
-        return cells
+    def advance(self) -> None:
+        """Do what has become due since."""
+        with self._lock:
+            fed = self._feed(self._clock())
+        for port in fed:
+            self._on_power(port, True)
 
-    def _port_cells(self, port: int) -> dict[int, Cell]:
-        counters = dict.fromkeys((8, 11, 12, 13, 14), _fixed("counter", 0))
-        return counters | {
-            3: Cell(
-                "integer",
-                lambda: ON if self.is_on(port) else OFF,
-                lambda value: self.set_admin(port, value),
-            ),
-            4: _fixed("integer", 2),  # the pairs cannot be chosen
-            5: _fixed("integer", 1),  # signal pairs
-            6: Cell("integer", lambda: self.detection(port)),
-            7: _fixed("integer", 3),  # low priority
-            9: _fixed("string", f"port {port}"),
-            10: _fixed("integer", CLASS_0),
-        }
+    def deadline(self) -> float | None:
+        """When `advance` has something to do; None: not before the next order."""
+        with self._lock:
+            waiting = [it.ready for number, it in self._ports.items() if it.on and not it.fed and self._wants(number)]
+        return min(waiting, default=None)
 
-
-# The words of `pass_persist`, and by how many more lines each is followed.
-_ARGUMENTS = {"PING": 0, "get": 1, "getnext": 1, "set": 2}
-
-
-class PassPersist:
-    """The agent's side of `pass_persist` (snmpd.conf(5)): lines in, lines out. `table` gives the objects of now."""
-
-    def __init__(self, table: Callable[[], Mib]) -> None:
-        self._table = table
-        self._lines: list[str] = []
-
-    def feed(self, line: str) -> str:
-        """The answer to the command that this line completes; "" while there is more to come."""
-        if not line and not self._lines:
-            return ""  # snmpd ends the value of a set with one line end too many
-        self._lines.append(line)
-        word = self._lines[0]
-        if word not in _ARGUMENTS:
-            self._lines.clear()
-            return "NONE\n"
-        if len(self._lines) <= _ARGUMENTS[word]:
-            return ""
-        arguments = self._lines[1:]
-        self._lines.clear()
-        if word == "PING":
-            return "PONG\n"
-        oid = parse_oid(arguments[0])
-        if oid is None:
-            return "NONE\n"
-        return self._set(oid, arguments[1]) if word == "set" else self._get(oid, following=word == "getnext")
-
-    def _get(self, oid: Oid, following: bool) -> str:
-        table = self._table()
-        found = table.after(oid) if following else oid
-        cell = table.find(found) if found else None
-        if found is None or cell is None:
-            return "NONE\n"
-        return f".{'.'.join(map(str, found))}\n{cell.kind}\n{cell.read()}\n"
-
-    def _set(self, oid: Oid, text: str) -> str:
-        cell = self._table().find(oid)
-        if cell is None or cell.write is None:
-            return "not-writable\n"
-        kind, _, number = text.partition(" ")
-        if kind != "integer":
-            return "wrong-type\n"
-        try:
-            value = int(number)
-        except ValueError:
-            return "wrong-value\n"
-        return "DONE\n" if cell.write(value) else "wrong-value\n"
+    def _feed(self, now: float) -> list[int]:
+        waiting = [
+            (it.ready, number)
+            for number, it in self._ports.items()
+            if it.on and not it.fed and it.ready <= now and self._wants(number)
+        ]
+        fed = []
+        left = self._budget - sum(self._milliwatts(number) for number, it in self._ports.items() if it.fed)
+        for _, number in sorted(waiting):
+            it, needed = self._ports[number], self._milliwatts(number)
+            if self._budget and needed > left:
+                times = int((now - it.ready) // RETRY) + 1
+                it.denied += times
+                it.ready += times * RETRY
+                continue
+            left -= needed
+            it.fed, it.since = True, max(it.ready, it.since)
+            fed.append(number)
+        return fed
 
 
-def parse_oid(text: str) -> Oid | None:
-    """`.1.3.6` -> (1, 3, 6); None for what is no OID."""
-    try:
-        return tuple(int(part) for part in text.strip().lstrip(".").split("."))
-    except ValueError:
-        return None
+# ------------------------------------------------------------------------------------------------------------ the agent
 
 
-def parse_bridge(links: str, entries: str, bridge: str, names: Sequence[str]) -> BridgeState:
-    """The bridge's state from the JSON of `ip -d -j link` and `bridge -j fdb`; `names[i]` is the port i + 1."""
-    numbers = {name: number for number, name in enumerate(names, 1)}
-    mac, ports = "00:00:00:00:00:00", []
-    for link in json.loads(links):
-        name = link["ifname"]
-        if name == bridge:
-            mac = link["address"]
-        if name in numbers:
-            state = link.get("linkinfo", {}).get("info_slave_data", {}).get("state", "disabled")
-            ports.append(BridgePort(numbers[name], link["ifindex"], name, state))
-    learned = {
-        entry["mac"]: numbers[entry["ifname"]]
-        for entry in json.loads(entries)
-        # Permanent entries are the bridge's and its ports' own addresses and multicast groups.
-        if entry.get("state") != "permanent" and entry["ifname"] in numbers and entry.get("master") == bridge
-    }
-    return BridgeState(mac, tuple(sorted(ports, key=lambda port: port.number)), learned)
+@dataclass(frozen=True, slots=True)
+class User:
+    """Of SNMP v3, authPriv; the passwords have at least 8 characters. Protocols by snmpd's names: SHA-256, AES."""
+
+    name: str
+    auth_password: str
+    priv_password: str
+    auth: str = "SHA-256"
+    priv: str = "AES"
+    may_write: bool = True
 
 
-def render_configuration(
-    address: str, port: int, name: str, read_community: str, write_community: str, relay: Iterable[str]
-) -> str:
-    """snmpd.conf."""
-    command = " ".join(relay)
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask a switch; without a `write_community` nobody sets anything by versions 1 and 2c."""
+
+    read_community: str = "public"
+    write_community: str = "private"
+    users: tuple[User, ...] = ()
+
+
+def render_configuration(access: Access, address: str, port: int, vlans: Iterable[int] = ()) -> str:
+    """snmpd.conf. `vlans` have a context each, vlan-N, and communities of their own, NAME@N."""
     lines = [
         f"agentaddress udp:{address}:{port}",
-        f'rocommunity "{read_community}"',
-        f'rwcommunity "{write_community}"',
-        "sysdescr Piman lab PoE switch",
-        # The number of net-snmp, since nobody gives one to a switch that does not exist.
-        "sysobjectid .1.3.6.1.4.1.8072.9999.9999",
-        f"sysname {name}",
-        "sysservices 2",  # a bridge
-        "dontLogTCPWrappersConnects yes",
-        "[snmp] persistentDir .",
-        "[snmp] noPersistentSave yes",
-        "[snmpd]",
+        "master agentx",
+        "agentXSocket unix:agentx",
+        "agentXTimeout 10",
+        f'rocommunity "{access.read_community}"',
+        "view everything included .1",
     ]
-    lines += [f"pass_persist .{'.'.join(map(str, base))} {command}" for base in (BRIDGE, POE)]
+    if access.write_community:
+        lines.append(f'rwcommunity "{access.write_community}"')
+    for vlan in vlans:
+        for kind, community in (("read", access.read_community), ("write", access.write_community)):
+            if community:
+                write = "everything" if kind == "write" else "none"
+                name = f"{kind}{vlan}"
+                lines += [
+                    f'com2sec -Cn vlan-{vlan} {name} default "{community}@{vlan}"',
+                    f"group {name} v1 {name}",
+                    f"group {name} v2c {name}",
+                    f"access {name} vlan-{vlan} any noauth exact everything {write} none",
+                ]
+    for user in access.users:
+        write = "everything" if user.may_write else "none"
+        lines += [
+            f'createUser {user.name} {user.auth} "{user.auth_password}" {user.priv} "{user.priv_password}"',
+            f"group {user.name} usm {user.name}",
+            f'access {user.name} "" usm priv prefix everything {write} none',
+        ]
+    lines += ["dontLogTCPWrappersConnects yes", "[snmp] persistentDir .", "[snmp] noPersistentSave yes", "[snmpd]"]
     return "\n".join(lines) + "\n"
 
 
-class LabSwitch:
-    """The agent of one virtual switch.
+class SwitchAgent:
+    """A snmpd with our tables behind it and, where a quirk asks for that, a `Front` before it.
 
-    namespace  the network namespace the switch's bridge is in, as `ip netns` names it
-    bridge     the bridge's interface; `ports` those of its ports 1, 2 ... in order; `uplink` the one that follows
+    directory   for snmpd's files; made, and left behind
+    namespace   the network namespace it is to run in; "" is the caller's
+    roots       what is registered, by context
+    table       the objects of now, by context; called in one thread
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        address: str,
+        port: int,
+        access: Access,
+        roots: Mapping[str, Sequence[Oid]],
+        table: Callable[[str], Mib],
+        *,
+        namespace: str = "",
+        quirks: Quirks | None = None,
+        modules: str = _MODULES,
+    ) -> None:
+        self._directory, self._namespace, self._roots, self._table = directory, namespace, roots, table
+        self._address, self._port, self._quirks, self._modules = address, port, quirks or Quirks(), modules
+        self._has_front = bool(self._quirks.delay or self._quirks.loss or self._quirks.bulk_silence)
+        behind = (port + _BEHIND) % 65536 if self._has_front else port
+        vlans = [int(context.removeprefix("vlan-")) for context in roots if context]
+        self._behind = (address, behind)
+        self._configuration = render_configuration(access, address, behind, vlans)
+        self._snmpd: subprocess.Popen[bytes] | None = None
+        self._agent: Agent | None = None
+        self._front: Front | None = None
+
+    def start(self) -> None:
+        """It answers when this returns. RuntimeError with snmpd's own words if it does not come up."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        configuration = self._directory / "snmpd.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(self._configuration, encoding="utf-8")
+        for name in ("snmpd.log", "agentx"):
+            (self._directory / name).unlink(missing_ok=True)
+        # snmpd works in our directory, and every path we give it is relative: it splits its lines at blanks.
+        command = [_tool("ip"), "netns", "exec", self._namespace] if self._namespace else []
+        command += [_tool("snmpd"), "-f", "-r", "-C", "-c", "snmpd.conf", "-Lf", "snmpd.log", "-m", ""]
+        nowhere = subprocess.DEVNULL
+        self._snmpd = subprocess.Popen(
+            [*command, "-I", self._modules], cwd=self._directory, stdin=nowhere, stdout=nowhere, stderr=nowhere
+        )
+        try:
+            self._await_snmpd(self._snmpd)
+            self._agent = Agent(self._directory / "agentx", self._roots, self._table, f"switch {self._address}")
+            if self._has_front:
+                with network_namespace(self._namespace) if self._namespace else contextlib.nullcontext():
+                    self._front = Front((self._address, self._port), self._behind, self._quirks)
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, (OSError, EOFError)):
+                raise RuntimeError(f"the agent of {self._address} did not start: {error}") from error
+            raise
+
+    def stop(self) -> None:
+        """Any number of times."""
+        if self._front:
+            self._front.close()
+            self._front = None
+        if self._snmpd:
+            self._snmpd.terminate()
+            try:
+                self._snmpd.wait(2)
+            except subprocess.TimeoutExpired:
+                self._snmpd.kill()
+                self._snmpd.wait()
+            self._snmpd = None
+        if self._agent:
+            self._agent.close()
+            self._agent = None
+
+    def _await_snmpd(self, snmpd: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_TIME
+        file = self._directory / "snmpd.log"
+        while True:
+            said = file.read_text(errors="replace") if file.exists() else ""
+            if "NET-SNMP version" in said:  # its last line before it serves
+                return
+            if snmpd.poll() is not None or time.monotonic() > deadline:
+                lines = [line for line in said.splitlines() if line and not line.startswith("Server Exiting")]
+                last = lines[-1] if lines else "it says nothing; is the namespace there?"
+                where = self._namespace or self._address
+                raise RuntimeError(f"snmpd of the lab's switch in {where} did not start: {last}")
+            time.sleep(0.01)
+
+
+def pdu_tag(message: bytes) -> int:
+    """The tag of the PDU in a message of version 1 or 2c: 0xA5 is GETBULK. 0 for anything else, v3 too."""
+    place = 0
+    for tag in (0x30, 0x02, 0x04):
+        if len(message) < place + 2 or message[place] != tag:
+            return 0
+        length = message[place + 1]
+        place += 2
+        if length & 0x80:
+            size = length & 0x7F
+            length = int.from_bytes(message[place : place + size], "big")
+            place += size
+        place += 0 if tag == 0x30 else length
+    return message[place] if place < len(message) else 0
+
+
+class Front:
+    """Stands before a snmpd and makes it slow, lossy, or silent after a GETBULK, from its construction to `close`."""
+
+    def __init__(self, address: tuple[str, int], behind: tuple[str, int], quirks: Quirks) -> None:
+        self._quirks, self._behind = quirks, behind
+        self._random = random.Random(quirks.seed)
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._listener.bind(address)
+        except OSError:
+            self._listener.close()
+            raise
+        self._wake, self._woken = socket.socketpair()
+        self._clients: dict[tuple[str, int], socket.socket] = {}
+        self._queue: list[tuple[float, int, bytes, tuple[str, int]]] = []
+        self._order = itertools.count()
+        self._free = self._silent = 0.0
+        # Its sockets are made in the thread that made it: that one is in the right namespace.
+        self._spare = [self._upstream() for _ in range(16)]
+        self._thread = threading.Thread(target=self._run, name="lab-switch-front", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._wake.send(b"x")
+        self._thread.join()
+        for each in (self._listener, self._wake, self._woken, *self._clients.values(), *self._spare):
+            each.close()
+
+    def _upstream(self) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.connect(self._behind)
+        return made
+
+    def _run(self) -> None:
+        while True:
+            timeout = max(0.0, self._queue[0][0] - time.monotonic()) if self._queue else None
+            ready, _, _ = select.select([self._listener, self._woken, *self._clients.values()], [], [], timeout)
+            if self._woken in ready:
+                return
+            self._pass_on()
+            for client, upstream in list(self._clients.items()):
+                if upstream in ready:
+                    with contextlib.suppress(OSError):
+                        answer = upstream.recv(65536)
+                        if not self._lost():
+                            self._listener.sendto(answer, client)
+            if self._listener in ready:
+                with contextlib.suppress(OSError):
+                    self._take(*self._listener.recvfrom(65536))
+
+    def _lost(self) -> bool:
+        return self._random.random() < self._quirks.loss
+
+    def _take(self, request: bytes, client: tuple[str, int]) -> None:
+        now = time.monotonic()
+        if self._quirks.bulk_silence and pdu_tag(request) == 0xA5:
+            self._silent = now + self._quirks.bulk_silence
+        if now < self._silent or self._lost():
+            return
+        self._free = max(now, self._free) + self._quirks.delay
+        heapq.heappush(self._queue, (self._free, next(self._order), request, client))
+
+    def _pass_on(self) -> None:
+        while self._queue and self._queue[0][0] <= time.monotonic():
+            _, _, request, client = heapq.heappop(self._queue)
+            upstream = self._clients.pop(client, None)
+            if upstream is None:  # the one that has been quiet longest gives its socket up
+                upstream = self._spare.pop() if self._spare else self._clients.pop(next(iter(self._clients)))
+            self._clients[client] = upstream
+            with contextlib.suppress(OSError):
+                upstream.send(request)
+
+
+# --------------------------------------------------------------------------------------------------------- the switches
+
+
+class _Switch:
+    """What both kinds of switches have: a face, power, and the tables of a family or of a record. A families.State.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        sockets: tuple[Socket, ...],
+        poe: PoePorts,
+        *,
+        name: str,
+        quirks: Quirks,
+        record: Record | None,
+        own_interfaces: bool,
+    ) -> None:
+        self.family, self.sockets, self.poe = family, sockets, poe
+        self.name, self.quirks, self.record = name, quirks, record
+        self._own_interfaces = own_interfaces
+        self._started = time.monotonic()
+        self._table_lock = threading.Lock()
+        self._fixed: dict[Oid, Cell] = {}
+        self._tables: dict[str, tuple[object, Mib]] = {}
+
+    # -- what the tables show
+
+    def uptime(self) -> float:
+        return time.monotonic() - self._started
+
+    def is_on(self, number: int) -> bool:
+        return self.poe.is_on(number)
+
+    def admin(self, number: int) -> bool:
+        """Whether the port's power is on; KeyError for a port that has no PoE."""
+        return self.poe.is_on(number)
+
+    def word(self, number: int) -> int | None:
+        return self.poe.word(number)
+
+    def switch_power(self, number: int, on: bool, word: int | None = None) -> bool:
+        if not self.quirks.does_nothing:
+            self.poe.switch(number, on, word)
+        return True
+
+    def detection(self, number: int) -> int:
+        return self.poe.detection(number)
+
+    def milliwatts(self, number: int) -> int:
+        return self.poe.milliwatts(number)
+
+    def power_class(self, _number: int) -> int:
+        return 0
+
+    def denied(self, number: int) -> int:
+        return self.poe.denied(number)
+
+    def budget(self) -> int:
+        return self.poe.budget
+
+    def bridge_state(self) -> BridgeState:
+        raise NotImplementedError
+
+    def neighbours(self) -> Mapping[int, Neighbour]:
+        raise NotImplementedError
+
+    def is_up(self, number: int) -> bool:
+        return number in self.bridge_state().up
+
+    def interface_on(self, _number: int) -> bool:
+        return True
+
+    def switch_interface(self, _number: int, _on: bool) -> bool:
+        return False
+
+    # -- the tables
+
+    def socket(self, number: int) -> Socket:
+        """Of the face; KeyError."""
+        for each in self.sockets:
+            if each.number == number:
+                return each
+        raise KeyError(number)
+
+    def contexts(self) -> dict[str, list[Oid]]:
+        """What is registered with snmpd."""
+        if self.record:
+            return {"": self.record.roots()}
+        bases = roots(self.family, own_interfaces=self._own_interfaces)
+        vlans = sorted({1, *(each.vlan for each in self.sockets)}) if self.family.fdb == "vlan" else []
+        return {"": bases, **{f"vlan-{vlan}": bases for vlan in vlans}}
+
+    def table(self, context: str) -> Mib:
+        """The objects of now."""
+        with self._table_lock:
+            if self.record:
+                if "" not in self._tables:
+                    self._tables[""] = (None, Mib(self.record.cells(self)))
+                return self._tables[""][1]
+            state, neighbours = self.bridge_state(), dict(self.neighbours())
+            seen = (state, neighbours)
+            if context not in self._tables or self._tables[context][0] != seen:
+                if not self._fixed:
+                    self._fixed = self._fixed_cells(state.mac)
+                vlan = int(context.removeprefix("vlan-") or "1") if self.family.fdb == "vlan" else 0
+                cells = self._fixed | bridge_cells(self.family, self.sockets, state, vlan)
+                cells |= lldp_cells(self.family, self.sockets, neighbours)
+                self._tables[context] = (seen, Mib(cells))
+            return self._tables[context][1]
+
+    def _fixed_cells(self, mac: str) -> dict[Oid, Cell]:
+        cells = system_cells(self.family, self) | poe_cells(self.family, self.sockets, self)
+        if self._own_interfaces:
+            cells |= interface_cells(self.family, self.sockets, self, mac)
+        if self.family.fdb == "vlan":
+            cells |= vlan_cells(self.sockets)
+        return cells
+
+
+def find_family(name: str) -> Family:
+    """ValueError with the names there are."""
+    try:
+        return FAMILIES[name]
+    except KeyError:
+        raise ValueError(f"no family of switches {name!r}; there are {', '.join(FAMILIES)}") from None
+
+
+class LabSwitch(_Switch):
+    """The switch of a rack.
+
+    namespace  the network namespace its bridge is in, as `ip netns` names it
+    bridge     the bridge's interface; `ports` those of its ports 1, 2 ... in order; `uplink` and `trunks` follow
     address    the address of the switch in that namespace
-    directory  for snmpd's files and ours; made, and left behind
+    directory  for snmpd's files; made, and left behind
+    around     the neighbours on uplink and trunks, by the number of the port
+    record     a recorded switch to show in place of a family
 
-    `on_power` and `delivering`: see PoePorts; both are called in the agent's threads and must not call back.
+    `on_power`, `delivering`, `detect` and `budget`: see PoePorts; the functions are called in the agent's threads and
+    must not call back. The family "standard" shows the kernel's own interfaces, any other its own names and ifIndexes.
     """
 
     def __init__(
@@ -334,143 +585,318 @@ class LabSwitch:
         delivering: Callable[[int], bool],
         *,
         uplink: str = "",
+        trunks: Sequence[str] = (),
         name: str = "lab-switch",
         read_community: str = "public",
         write_community: str = "private",
+        users: tuple[User, ...] = (),
         port: int = 161,
+        family: str = "standard",
+        quirks: Quirks | None = None,
+        around: Mapping[int, Neighbour] | None = None,
+        wants: Callable[[int], bool] = lambda _port: True,
+        detect: float = 0.0,
+        budget: int = 0,
+        record: Record | None = None,
     ) -> None:
+        quirks = quirks or Quirks()
+        chosen = with_quirks(find_family(family), quirks)
         self.namespace = namespace
         self.bridge = bridge
-        self.names = [*ports, *([uplink] if uplink else [])]
+        self.names = [*ports, *([uplink] if uplink else []), *trunks]
         self.directory = directory
-        self._on_power = on_power
-        self.poe = PoePorts(len(ports), self._switch_power, delivering)
-        self._configuration = render_configuration(
+        self._rack_power, self._around = on_power, dict(around or {})
+        sockets = lay_out(chosen, len(ports), 1, len(self.names) - len(ports), without_poe=quirks.without_poe)
+        powered = record.ports() if record else [each.number for each in sockets if each.has_poe]
+        poe = PoePorts(powered, self._power_changes, delivering, wants=wants, detect=detect, budget=budget)
+        own = family != "standard"
+        super().__init__(chosen, sockets, poe, name=name, quirks=quirks, record=record, own_interfaces=own)
+        self._state_lock = threading.Lock()
+        self._state = BridgeState("00:00:00:00:00:00", frozenset(), {}, {})
+        self._state_until = 0.0
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._agent = SwitchAgent(
+            directory,
             str(address),
             port,
-            name,
-            read_community,
-            write_community,
-            (_relay_python(), "-I", "-S", "relay.py", "agent"),
+            Access(read_community, write_community, users),
+            self.contexts(),
+            self.table,
+            namespace=namespace,
+            quirks=quirks,
+            modules=_MODULES if own or record else _KERNEL_MODULES,
         )
-        self._table_lock = threading.Lock()
-        self._table = Mib({})
-        self._table_until = 0.0
-        self._listener: socket.socket | None = None
-        self._snmpd: subprocess.Popen[bytes] | None = None
-
-    def admin(self, port: int) -> bool:
-        """Whether the port's power is on; KeyError for a port that is not there."""
-        return self.poe.is_on(port)
 
     def start(self) -> None:
         """Start the agent; it answers when this returns. RuntimeError with snmpd's own words if it does not come up."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        configuration = self.directory / "snmpd.conf"
-        configuration.touch(mode=0o600)
-        configuration.write_text(self._configuration)
-        (self.directory / "relay.py").write_bytes(Path(__file__).with_name("switch_relay.py").read_bytes())
-        self._listener = self._listen()
-        threading.Thread(target=self._accept, args=(self._listener,), name="lab-switch", daemon=True).start()
-        # snmpd works in our directory, and every path we give it is relative: it splits its lines at blanks.
-        command = [_tool("ip"), "netns", "exec", self.namespace, _tool("snmpd")]
-        command += ["-f", "-r", "-C", "-c", "snmpd.conf", "-Lf", "snmpd.log", "-m", "", "-I", SNMPD_MODULES]
-        self._log_file().unlink(missing_ok=True)
-        self._snmpd = subprocess.Popen(
-            command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            self._await_snmpd(self._snmpd)
-        except BaseException:
-            self.stop()
-            raise
+        self._stopping.clear()
+        if not self._own_interfaces:
+            self._take_kernel_interfaces()
+        self._agent.start()
+        self._ticker = threading.Thread(target=self._tick, name="lab-switch-power", daemon=True)
+        self._ticker.start()
 
     def stop(self) -> None:
         """End the agent; any number of times."""
-        if self._snmpd:
-            self._snmpd.terminate()
-            try:
-                self._snmpd.wait(2)
-            except subprocess.TimeoutExpired:
-                self._snmpd.kill()
-                self._snmpd.wait()
-            self._snmpd = None
-        if self._listener:
-            # Closing alone does not wake a thread that waits in accept.
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
+        self._stopping.set()
+        self._wake.set()
+        if self._ticker:
+            self._ticker.join()
+            self._ticker = None
+        self._agent.stop()
 
-    def _log_file(self) -> Path:
-        return self.directory / "snmpd.log"
+    def switch_power(self, number: int, on: bool, word: int | None = None) -> bool:
+        done = super().switch_power(number, on, word)
+        self._wake.set()
+        return done
 
-    def _await_snmpd(self, snmpd: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_TIME
-        while True:
-            said = self._log_file().read_text(errors="replace") if self._log_file().exists() else ""
-            if "NET-SNMP version" in said:  # its last line before it serves
-                return
-            if snmpd.poll() is not None or time.monotonic() > deadline:
-                lines = [line for line in said.splitlines() if line and not line.startswith("Server Exiting")]
-                last = lines[-1] if lines else "it says nothing; is the namespace there?"
-                raise RuntimeError(f"snmpd of the lab's switch in {self.namespace} did not start: {last}")
-            time.sleep(0.02)
+    def neighbours(self) -> Mapping[int, Neighbour]:
+        return self._around
 
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        (self.directory / "agent").unlink(missing_ok=True)
-        # By way of the descriptor: a socket's path has room for 107 bytes only, and our directory may be deep.
-        folder = os.open(self.directory, os.O_PATH | os.O_DIRECTORY)
-        try:
-            listener.bind(f"/proc/self/fd/{folder}/agent")
-        finally:
-            os.close(folder)
-        listener.listen()
-        return listener
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:  # stopped
-                return
-            threading.Thread(target=self._serve, args=(connection,), name="lab-switch-mib", daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        """Answer one relay until it ends; snmpd starts another when it needs one."""
-        session = PassPersist(self._now)
-        with connection, connection.makefile("r", encoding="latin-1", newline="\n") as lines:
-            try:
-                for line in lines:
-                    answer = session.feed(line.rstrip("\n"))
-                    if answer:
-                        connection.sendall(answer.encode("latin-1"))
-            except Exception:
-                log.exception("the switch in %s could not answer", self.namespace)
-
-    def _switch_power(self, port: int, on: bool) -> None:
-        self._on_power(port, on)
-        with self._table_lock:
-            self._table_until = 0.0  # the link went down or up, and MACs with it
-
-    def _now(self) -> Mib:
-        """The objects as they are now; the bridge is asked anew after FRESH seconds."""
-        with self._table_lock:
-            if time.monotonic() > self._table_until:
-                state = parse_bridge(
+    def bridge_state(self) -> BridgeState:
+        """The bridge is asked anew after FRESH seconds."""
+        with self._state_lock:
+            if time.monotonic() > self._state_until:
+                self._state = parse_bridge(
                     self._ask("ip", "-n", self.namespace, "-d", "-j", "link", "show"),
                     self._ask("bridge", "-n", self.namespace, "-j", "fdb", "show", "br", self.bridge),
                     self.bridge,
                     self.names,
                 )
-                self._table = Mib(bridge_cells(state) | self.poe.cells())
-                self._table_until = time.monotonic() + FRESH
-            return self._table
+                self._state_until = time.monotonic() + FRESH
+            return self._state
+
+    def _power_changes(self, port: int, on: bool) -> None:
+        self._rack_power(port, on)
+        with self._state_lock:
+            self._state_until = 0.0  # the link went down or up, and MACs with it
+
+    def _tick(self) -> None:
+        """Give power when detection is through, or the budget has some again."""
+        while not self._stopping.is_set():
+            deadline = self.poe.deadline()
+            self._wake.wait(None if deadline is None else max(0.01, deadline - time.monotonic()))
+            self._wake.clear()
+            if not self._stopping.is_set():
+                self.poe.advance()
+
+    def _take_kernel_interfaces(self) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError):  # no such namespace: snmpd will say so
+            links = json.loads(self._ask("ip", "-n", self.namespace, "-j", "link", "show"))
+            indexes = {link["ifname"]: link["ifindex"] for link in links}
+            self.sockets = tuple(
+                replace(each, name=name, descr=name, if_index=indexes.get(name, 0))
+                for each, name in zip(self.sockets, self.names, strict=True)
+            )
 
     def _ask(self, tool: str, *arguments: str) -> str:
         done = subprocess.run([_tool(tool), *arguments], capture_output=True, text=True, check=True, timeout=5)
         return done.stdout or "[]"
+
+
+def parse_bridge(links: str, entries: str, bridge: str, names: Sequence[str]) -> BridgeState:
+    """The bridge's state from the JSON of `ip -d -j link` and `bridge -j fdb`; `names[i]` is the port i + 1."""
+    numbers = {name: number for number, name in enumerate(names, 1)}
+    mac, up, stp = "00:00:00:00:00:00", set(), {}
+    for link in json.loads(links):
+        name = link["ifname"]
+        if name == bridge:
+            mac = link["address"]
+        if name in numbers:
+            stp[numbers[name]] = link.get("linkinfo", {}).get("info_slave_data", {}).get("state", "disabled")
+            if link.get("operstate") == "UP":
+                up.add(numbers[name])
+    learned = {
+        entry["mac"]: numbers[entry["ifname"]]
+        for entry in json.loads(entries)
+        # Permanent entries are the bridge's and its ports' own addresses and multicast groups.
+        if entry.get("state") != "permanent" and entry["ifname"] in numbers and entry.get("master") == bridge
+    }
+    return BridgeState(mac, frozenset(up), stp, learned)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What is plugged into a port of a FamilySwitch.
+
+    macs         that it shows; a trunk has more than one
+    needs_power  False: it has a supply of its own
+    link_delay   seconds from power to link
+    is_silent    it has a link and says nothing: the forwarding table does not know it
+    vlan         0: its port's
+    """
+
+    macs: tuple[str, ...]
+    needs_power: bool = True
+    milliwatts: int = MILLIWATTS
+    power_class: int = 0
+    link_delay: float = 0.0
+    is_silent: bool = False
+    vlan: int = 0
+
+
+@dataclass(slots=True)
+class _Cable:
+    """From one switch to another."""
+
+    other: FamilySwitch
+    port: int
+    neighbour: Neighbour
+
+
+class FamilySwitch(_Switch):
+    """A switch without a network, for those who ask it over SNMP: `with FamilySwitch("procurve", folder) as switch:`.
+
+    Answers on address:port of the network namespace that `start` is called in; the whole of 127.0.0.0/8 is there.
+
+    devices   by the port's number on the face; `plug` and `unplug` change them
+    ports     with PoE, of each of the `members`; `uplinks` beside them
+    vlan      of all ports
+    told      what was switched, in order: (number, on)
+    others    the names of further options of lab.families.Family to change
+    """
+
+    def __init__(
+        self,
+        family: str | Family,
+        directory: Path,
+        address: str = "127.0.0.1",
+        *,
+        port: int = 161,
+        devices: Mapping[int, Device] | None = None,
+        ports: int = 24,
+        members: int = 1,
+        uplinks: int = 2,
+        vlan: int = 1,
+        name: str = "",
+        mac: str = "02:00:00:00:00:fe",
+        access: Access | None = None,
+        quirks: Quirks | None = None,
+        detect: float = 0.0,
+        budget: int = 0,
+        record: Record | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        quirks = quirks or Quirks()
+        chosen = with_quirks(find_family(family) if isinstance(family, str) else family, quirks)
+        self.address, self.port, self.mac = address, port, mac
+        self._devices = dict(devices or {})
+        self._device_lock = threading.Lock()
+        self._cables: dict[int, _Cable] = {}
+        self._interfaces_off: set[int] = set()
+        self._clock = clock
+        self.told: list[tuple[int, bool]] = []
+        sockets = lay_out(chosen, ports, members, uplinks, vlan=vlan, without_poe=quirks.without_poe)
+        powered = record.ports() if record else [each.number for each in sockets if each.has_poe]
+        poe = PoePorts(
+            powered,
+            lambda _port, _on: None,
+            wants=self._wants,
+            milliwatts=lambda number: self._devices[number].milliwatts if number in self._devices else 0,
+            detect=detect,
+            budget=budget,
+            clock=clock,
+        )
+        super().__init__(
+            chosen, sockets, poe, name=name or f"lab-{chosen.name}", quirks=quirks, record=record, own_interfaces=True
+        )
+        self._agent = SwitchAgent(
+            directory, address, port, access or Access(), self.contexts(), self.table, quirks=quirks
+        )
+
+    def __enter__(self) -> FamilySwitch:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """It answers when this returns. RuntimeError with snmpd's own words if it does not come up."""
+        self._agent.start()
+
+    def stop(self) -> None:
+        """Any number of times."""
+        self._agent.stop()
+
+    def plug(self, number: int, device: Device | None) -> None:
+        """Put a device into a port, or with None take out what is there."""
+        with self._device_lock:
+            self._devices.pop(number, None)
+            if device is not None:
+                self._devices[number] = device
+        with contextlib.suppress(KeyError):  # a port without PoE
+            self.poe.replug(number)
+
+    def connect(self, number: int, other: FamilySwitch, its: int) -> None:
+        """Lay a cable from a port of ours to one of another switch: both are LLDP neighbours and see what is behind."""
+        self._cables[number] = _Cable(other, its, Neighbour(other.name, other.mac, other.socket(its).name))
+        other._cables[its] = _Cable(self, number, Neighbour(self.name, self.mac, self.socket(number).name))
+
+    # -- what the tables show
+
+    def switch_power(self, number: int, on: bool, word: int | None = None) -> bool:
+        self.told.append((number, on))
+        return super().switch_power(number, on, word)
+
+    def power_class(self, number: int) -> int:
+        device = self._devices.get(number)
+        return device.power_class if device else 0
+
+    def interface_on(self, number: int) -> bool:
+        return number not in self._interfaces_off
+
+    def switch_interface(self, number: int, on: bool) -> bool:
+        """ifAdminStatus: takes the link away, and leaves the power."""
+        (self._interfaces_off.discard if on else self._interfaces_off.add)(number)
+        return True
+
+    def is_up(self, number: int) -> bool:
+        if number in self._interfaces_off:
+            return False
+        if number in self._cables:
+            return True
+        device = self._devices.get(number)
+        if device is None:
+            return False
+        if not device.needs_power:
+            return True
+        try:
+            since = self.poe.fed_since(number)
+        except KeyError:  # nothing feeds it here
+            return False
+        return since is not None and self._clock() >= since + device.link_delay
+
+    def neighbours(self) -> Mapping[int, Neighbour]:
+        return {number: cable.neighbour for number, cable in self._cables.items() if self.is_up(number)}
+
+    def bridge_state(self) -> BridgeState:
+        up = frozenset(each.number for each in self.sockets if self.is_up(each.number))
+        learned: dict[str, int] = {}
+        vlans: dict[str, int] = {}
+        for number, macs in self._macs(None, frozenset()).items():
+            for mac, vlan in macs:
+                learned[mac] = number
+                vlans[mac] = vlan
+        return BridgeState(self.mac, up, dict.fromkeys(up, "forwarding"), learned, vlans)
+
+    def _macs(self, hidden: int | None, seen: frozenset[int]) -> dict[int, list[tuple[str, int]]]:
+        """MACs with their VLAN by port; without what is behind the port `hidden` and the switches in `seen`."""
+        found: dict[int, list[tuple[str, int]]] = {}
+        for number, device in list(self._devices.items()):
+            if number != hidden and not device.is_silent and self.is_up(number):
+                vlan = device.vlan or self.socket(number).vlan
+                found[number] = [(mac, vlan) for mac in device.macs]
+        for number, cable in self._cables.items():
+            if number != hidden and id(cable.other) not in seen and self.is_up(number):
+                behind = cable.other._macs(cable.port, seen | {id(self)})
+                found[number] = [(cable.other.mac, 1), *(each for macs in behind.values() for each in macs)]
+        return found
+
+    def _wants(self, number: int) -> bool:
+        device = self._devices.get(number)
+        return device is not None and device.needs_power
 
 
 def _tool(name: str) -> str:
@@ -479,8 +905,3 @@ def _tool(name: str) -> str:
     if not found:
         raise RuntimeError(f"{name} is not installed; the Debian packages are snmpd and iproute2")
     return found
-
-
-def _relay_python() -> str:
-    # snmpd splits the command at blanks and knows no quotes.
-    return sys.executable if " " not in sys.executable else "/usr/bin/python3"
