@@ -15,25 +15,29 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from lab.families import Neighbour, Quirks
 from lab.light import Pace
 from lab.machine import CARD_BYTES
 from lab.namespaces import Interface, LabError, ip_batch, no_ipv6, require_private_network, write_lab_file
 from lab.pi import KINDS, PiState, VirtualPi
 from lab.profiles import PROFILES, Profile
+from lab.replay import Record
 from lab.rootfs import RootfsError, build_rootfs
-from lab.switch import LabSwitch
+from lab.switch import LabSwitch, User, find_family
 from lab.wire import Faults
 
 MANAGER, SWITCH, NETMASK = IPv4Address("172.30.4.1"), IPv4Address("172.30.4.254"), IPv4Address("255.255.255.0")
 FIRST_PI = IPv4Address("172.30.4.11")
 INTERFACE, SWITCH_NAMESPACE, BRIDGE, UPLINK = "ens4", "switch0", "br0", "uplink"
 MAX_PIS = 48
+MAX_SWITCHES = 16
 _INSTALL = Path(__file__).resolve().parent.parent / "install"
 _TEMPLATES = ("config.txt", "cmdline.txt")
 # Of config.yaml; a folder where it begins otherwise is somebody else's.
@@ -122,9 +126,26 @@ def _noise(name: str, size: int) -> bytes:
     return random.Random(name).randbytes(size)
 
 
+@dataclass(frozen=True, slots=True)
+class SwitchPlan:
+    """One switch of a rack: which it is, and how it behaves; see lab.switch.LabSwitch.
+
+    detect   seconds from power on to the first milliwatt; `budget` in milliwatts, 0: without end
+    record   a recorded switch (lab.replay.read_record) in place of the family
+    """
+
+    family: str = "standard"
+    quirks: Quirks = field(default_factory=Quirks)
+    detect: float = 0.0
+    budget: int = 0
+    users: tuple[User, ...] = ()
+    record: Record | None = None
+
+
 class Rack:
     """N Pis on a PoE switch. `with Rack(directory) as rack:` builds it, `rack.start()` gives the Pis power.
 
+    Of several switches the first has the manager on its uplink, and a trunk to each of the others.
     The manager's side is the namespace of the caller. Power by SNMP works from the beginning.
     Each `open` is a new rack: what an earlier one left in the folder (configuration, the manager's state, the Pis'
     cards) is written anew.
@@ -133,7 +154,9 @@ class Rack:
     files        the folder that prepare_files filled; kinds other than light need it
     stagger      seconds between two Pis at the start, as a switch does it
     image_bytes  size of the light Pis' image
+    ports        of each switch; more than it has Pis: the rest is empty
     known        False: hosts.csv is empty
+    switches     what they are; the Pis are spread over them in order
     tell         is told what is done, a line at a time
     """
 
@@ -153,6 +176,7 @@ class Rack:
         image_bytes: int = 4_000_000,
         ports: int = 0,
         known: bool = True,
+        switches: Sequence[SwitchPlan] = (SwitchPlan(),),
         tell: Callable[[str], object] = lambda _text: None,
     ) -> None:
         _check_options(pis, kind, model)
@@ -163,7 +187,9 @@ class Rack:
         self._files = None if kind == "light" else _prepared(files)
         self._image_bytes, self._known, self._tell = image_bytes, known, tell
         self._stagger = stagger
-        self._ports = max(ports, pis)
+        _check_switches(pis, switches)
+        self._each = -(-pis // len(switches))  # Pis on a switch
+        self._ports = max(ports, self._each)
         self._stopping = threading.Event()
         self._starter: threading.Thread | None = None
         self._namespaces: list[str] = []
@@ -172,26 +198,24 @@ class Rack:
         profile = PROFILES[model]
         self.pis = [
             VirtualPi(
-                port,
-                f"pi{port}",
-                _mac(profile, port),
-                _serial(profile, port),
+                (number - 1) % self._each + 1,
+                f"pi{number}",
+                _mac(profile, number),
+                _serial(profile, number),
                 profile,
                 kind,
-                self.directory / "pis" / f"pi{port}",
-                address=FIRST_PI + (port - 1),
+                self.directory / "pis" / f"pi{number}",
+                address=FIRST_PI + (number - 1),
                 scale=scale,
                 faults=faults,
                 pace=pace,
                 card_bytes=card_bytes,
             )
-            for port in range(1, pis + 1)
+            for number in range(1, pis + 1)
         ]
-        names = [f"port{number}" for number in range(1, self._ports + 1)]
-        folder = self.directory / "switch"
-        self.switch = LabSwitch(
-            SWITCH_NAMESPACE, BRIDGE, names, SWITCH, folder, self._on_power, self._delivering, uplink=UPLINK
-        )
+        self.switches = [self._plan_switch(index, plan, len(switches)) for index, plan in enumerate(switches)]
+        self.switch = self.switches[0]
+        self._introduce()
 
     def __enter__(self) -> Rack:
         self.open()
@@ -210,9 +234,11 @@ class Rack:
             self._tell("writing boot files and configuration")
             self._clear()
             self._write_files()
-            self._tell(f"building the network: a switch and {len(self.pis)} Pis")
+            count = len(self.switches)
+            self._tell(f"building the network: {count} switch{'es' * (count > 1)} and {len(self.pis)} Pis")
             self._build_network()
-            self.switch.start()
+            for switch in self.switches:
+                switch.start()
         except (OSError, RuntimeError) as error:
             self.close()
             raise LabError(f"the rack does not come up: {error}") from error
@@ -231,7 +257,8 @@ class Rack:
         self._stopping.set()
         if self._starter is not None:
             self._starter.join()
-        self.switch.stop()
+        for switch in self.switches:
+            switch.stop()
         for pi in self.pis:
             pi.power_off()
         with contextlib.suppress(LabError):
@@ -257,11 +284,15 @@ class Rack:
         self._claim = claim
 
     def pi(self, name: str) -> VirtualPi:
-        """By name, MAC or port number; KeyError."""
+        """By name, MAC, or number of the port (of the first switch that has a Pi there); KeyError."""
         for each in self.pis:
             if name in (each.name, each.mac, str(each.port)):
                 return each
         raise KeyError(name)
+
+    def switch_of(self, pi: VirtualPi) -> LabSwitch:
+        """The one that feeds it, on `pi.port`."""
+        return self.switches[self.pis.index(pi) // self._each]
 
     def wait(self, reached: Callable[[], bool], timeout: float, interval: float = 0.05) -> bool:
         """Whether it came true in time."""
@@ -280,48 +311,87 @@ class Rack:
         for pi in self.pis:
             if self._stopping.is_set():
                 return
-            if self.switch.admin(pi.port):
+            if self.switch_of(pi).feeds(pi.port):
                 pi.power_on()
             self._stopping.wait(self._stagger)
 
-    def _on_power(self, port: int, on: bool) -> None:
-        for pi in self.pis:
-            if pi.port == port and not self._stopping.is_set():
-                (pi.power_on if on else pi.power_off)()
+    def _plan_switch(self, index: int, plan: SwitchPlan, count: int) -> LabSwitch:
+        first = index * self._each
+        pis = {pi.port: pi for pi in self.pis[first : first + self._each]}
 
-    def _delivering(self, port: int) -> bool:
-        return any(pi.port == port and pi.is_on for pi in self.pis)
+        def on_power(port: int, on: bool) -> None:
+            if port in pis and not self._stopping.is_set():
+                (pis[port].power_on if on else pis[port].power_off)()
+
+        return LabSwitch(
+            _namespace(index),
+            BRIDGE,
+            [f"port{number}" for number in range(1, self._ports + 1)],
+            SWITCH - index,
+            self.directory / (f"switch{index}" if index else "switch"),
+            on_power,
+            lambda port: port in pis and pis[port].is_on,
+            uplink=UPLINK,
+            trunks=[] if index else [f"trunk{other}" for other in range(1, count)],
+            name=f"lab-switch{index or ''}",
+            users=plan.users,
+            family=plan.family,
+            quirks=plan.quirks,
+            # All ports look for something to feed, but what is nowhere takes nothing from a budget.
+            wants=pis.__contains__ if plan.budget else lambda _port: True,
+            detect=plan.detect,
+            budget=plan.budget,
+            record=plan.record,
+        )
+
+    def _introduce(self) -> None:
+        """Make the switches at both ends of each trunk LLDP neighbours."""
+        uplink, first = self._ports + 1, self.switches[0]
+        for index, switch in enumerate(self.switches[1:], 1):
+            trunk = uplink + index
+            first.meet(trunk, Neighbour(switch.name, _switch_mac(index), switch.port_name(uplink)))
+            switch.meet(uplink, Neighbour(first.name, _switch_mac(0), first.port_name(trunk)))
 
     # -- the network: the manager's end is here, each Pi and the switch in a namespace of their own
 
     def _build_network(self) -> None:
-        names = [pi.namespace for pi in self.pis]
-        ip_batch([f"netns add {name}" for name in (SWITCH_NAMESPACE, *names)])
-        self._namespaces = [SWITCH_NAMESPACE, *names]
+        switches = [switch.namespace for switch in self.switches]
+        self._namespaces = [*switches, *(pi.namespace for pi in self.pis)]
+        ip_batch([f"netns add {name}" for name in self._namespaces])
         for name in self._namespaces:
             no_ipv6(name)
-        lines = [f"link add {BRIDGE} netns {SWITCH_NAMESPACE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"]
-        lines.append(f"link add {INTERFACE} type veth peer name {UPLINK} netns {SWITCH_NAMESPACE}")
+        lines = [f"link add {INTERFACE} type veth peer name {UPLINK} netns {SWITCH_NAMESPACE}"]
+        for index, name in enumerate(switches):
+            kind = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+            lines.append(f"link add {BRIDGE} netns {name} address {_switch_mac(index)} {kind}")
+            if index:
+                lines.append(
+                    f"link add trunk{index} netns {SWITCH_NAMESPACE} type veth peer name {UPLINK} netns {name}"
+                )
+        used = set()
         for pi in self.pis:
+            name = self.switch_of(pi).namespace
+            used.add((name, pi.port))
             peer = f"peer name eth0 address {pi.mac} netns {pi.namespace}"
-            lines.append(f"link add port{pi.port} netns {SWITCH_NAMESPACE} type veth {peer}")
+            lines.append(f"link add port{pi.port} netns {name} type veth {peer}")
         # Ports with nothing in them are there too, and have no carrier.
-        for port in range(len(self.pis) + 1, self._ports + 1):
-            peer = f"peer name empty{port} netns {SWITCH_NAMESPACE}"
-            lines.append(f"link add port{port} netns {SWITCH_NAMESPACE} type veth {peer}")
+        for name in switches:
+            for port in range(1, self._ports + 1):
+                if (name, port) not in used:
+                    lines.append(f"link add port{port} netns {name} type veth peer name empty{port} netns {name}")
         lines += [f"addr add {MANAGER}/24 dev {INTERFACE}", f"link set {INTERFACE} up"]
         ip_batch(lines)
-        ports = [UPLINK, *(f"port{number}" for number in range(1, self._ports + 1))]
-        ip_batch(
-            [
-                f"addr add {SWITCH}/24 dev {BRIDGE}",
-                *(f"link set {name} up" for name in ("lo", BRIDGE)),
-                *(f"link set {name} master {BRIDGE} up" for name in ports),
-            ],
-            SWITCH_NAMESPACE,
-        )
-        ends = [("", INTERFACE), *((SWITCH_NAMESPACE, name) for name in (BRIDGE, *ports))]
-        ends += [(pi.namespace, "eth0") for pi in self.pis]
+        ends = [("", INTERFACE), *((pi.namespace, "eth0") for pi in self.pis)]
+        for index, switch in enumerate(self.switches):
+            ip_batch(
+                [
+                    f"addr add {SWITCH - index}/24 dev {BRIDGE}",
+                    *(f"link set {name} up" for name in ("lo", BRIDGE)),
+                    *(f"link set {name} master {BRIDGE} up" for name in switch.names),
+                ],
+                switch.namespace,
+            )
+            ends += [(switch.namespace, name) for name in (BRIDGE, *switch.names)]
         for namespace, name in ends:
             with contextlib.closing(Interface(namespace, name)) as interface:
                 interface.no_offloads()
@@ -368,26 +438,27 @@ class Rack:
                 path.write_bytes(_noise(name, size))
 
     def _config_text(self) -> str:
-        addresses = [str(pi.address) for pi in self.pis] + [""] * (self._ports - len(self.pis))
-        return "\n".join(
-            [
-                _FIRST_LINE,
-                "private_number: 4",
-                f"server_address: {MANAGER}",
-                f"subnet_mask: {NETMASK}",
-                f"interface: {INTERFACE}",
-                "boot_dir: boot",
-                "state_dir: state",
-                "log_dir: logs",
-                "switch_count: 1",
-                "switches:",
-                f"  - swtich_0_address: {SWITCH}",
+        lines = [
+            _FIRST_LINE,
+            "private_number: 4",
+            f"server_address: {MANAGER}",
+            f"subnet_mask: {NETMASK}",
+            f"interface: {INTERFACE}",
+            "boot_dir: boot",
+            "state_dir: state",
+            "log_dir: logs",
+            f"switch_count: {len(self.switches)}",
+            "switches:",
+        ]
+        for index in range(len(self.switches)):
+            pis = self.pis[index * self._each :][: self._each]
+            addresses = [str(pi.address) for pi in pis] + [""] * (self._ports - len(pis))
+            lines += [
+                f"  - {'swtich_0' if not index else f'switch_{index}'}_address: {SWITCH - index}",
                 "    off_time: 1",
-                "    pi_addresses:",
-                *(f"      - {address}".rstrip() for address in addresses),
-                "",
             ]
-        )
+            lines += ["    pi_addresses:", *(f"      - {address}".rstrip() for address in addresses)]
+        return "\n".join([*lines, ""])
 
 
 def _check_options(pis: int, kind: str, model: str) -> None:
@@ -395,6 +466,26 @@ def _check_options(pis: int, kind: str, model: str) -> None:
         raise LabError(f"{pis} Pis: a rack has 1 to {MAX_PIS}")
     if kind not in KINDS or model not in PROFILES:
         raise LabError(f"a Pi is {', '.join(KINDS)}, of model {', '.join(PROFILES)}; not {kind} {model}")
+
+
+def _check_switches(pis: int, switches: Sequence[SwitchPlan]) -> None:
+    if not 1 <= len(switches) <= min(MAX_SWITCHES, pis):
+        raise LabError(f"{len(switches)} switches: a rack has 1 to {MAX_SWITCHES}, and a Pi on each")
+    for plan in switches:
+        try:
+            find_family(plan.family)
+        except ValueError as error:
+            raise LabError(str(error)) from None
+        if plan.record and len(plan.record.ports()) < -(-pis // len(switches)):
+            raise LabError(f"the recorded switch has {len(plan.record.ports())} PoE ports, too few for the Pis")
+
+
+def _namespace(index: int) -> str:
+    return f"switch{index}"
+
+
+def _switch_mac(index: int) -> str:
+    return f"02:00:00:00:fe:{index:02x}"
 
 
 def _prepared(files: Path | None) -> Path:

@@ -102,6 +102,7 @@ class PoePorts:
         self._lock = threading.Lock()
         start = clock()
         self._ports = {number: _Port(since=start, ready=start) for number in ports}
+        self.numbers = frozenset(self._ports)
         self._feed(start)
 
     @property
@@ -567,7 +568,6 @@ class LabSwitch(_Switch):
     bridge     the bridge's interface; `ports` those of its ports 1, 2 ... in order; `uplink` and `trunks` follow
     address    the address of the switch in that namespace
     directory  for snmpd's files; made, and left behind
-    around     the neighbours on uplink and trunks, by the number of the port
     record     a recorded switch to show in place of a family
 
     `on_power`, `delivering`, `detect` and `budget`: see PoePorts; the functions are called in the agent's threads and
@@ -593,7 +593,6 @@ class LabSwitch(_Switch):
         port: int = 161,
         family: str = "standard",
         quirks: Quirks | None = None,
-        around: Mapping[int, Neighbour] | None = None,
         wants: Callable[[int], bool] = lambda _port: True,
         detect: float = 0.0,
         budget: int = 0,
@@ -605,7 +604,8 @@ class LabSwitch(_Switch):
         self.bridge = bridge
         self.names = [*ports, *([uplink] if uplink else []), *trunks]
         self.directory = directory
-        self._rack_power, self._around = on_power, dict(around or {})
+        self._rack_power = on_power
+        self._around: dict[int, Neighbour] = {}
         sockets = lay_out(chosen, len(ports), 1, len(self.names) - len(ports), without_poe=quirks.without_poe)
         powered = record.ports() if record else [each.number for each in sockets if each.has_poe]
         poe = PoePorts(powered, self._power_changes, delivering, wants=wants, detect=detect, budget=budget)
@@ -645,6 +645,17 @@ class LabSwitch(_Switch):
             self._ticker.join()
             self._ticker = None
         self._agent.stop()
+
+    def feeds(self, number: int) -> bool:
+        """Whether the port gives power; one without PoE has something with a supply of its own."""
+        return number not in self.poe.numbers or self.poe.fed_since(number) is not None
+
+    def meet(self, number: int, neighbour: Neighbour) -> None:
+        """From now on this one answers LLDP on that port."""
+        self._around[number] = neighbour
+
+    def port_name(self, number: int) -> str:
+        return self.socket(number).name if self._own_interfaces else self.names[number - 1]
 
     def switch_power(self, number: int, on: bool, word: int | None = None) -> bool:
         done = super().switch_power(number, on, word)
