@@ -57,6 +57,11 @@ class Record:
         """The numbers of the ports that have PoE."""
         return sorted(self._rows)
 
+    def off(self) -> list[int]:
+        """Those of them that were off."""
+        rows = {number: rows[0] for number, rows in self._rows.items()}
+        return sorted(number for number, row in rows.items() if self.objects[row.admin][1] == row.column.values[1])
+
     def index(self, number: int) -> Oid:
         """The PoE index of a port; KeyError."""
         return self._rows[number][0].index
@@ -82,20 +87,25 @@ class Record:
         return cells
 
     def _tables(self) -> list[list[_Switchable]]:
-        found = []
-        admins = [
-            (table, column) for table in _all_tables(self.family) for column in table[1] if column.what == "admin"
+        tables = dict(_all_tables(self.family))
+        admins = [(entry, column) for entry, columns in tables.items() for column in columns if column.what == "admin"]
+        shown = [
+            ((*entry, column.number), column)
+            for entry, columns in tables.items()
+            for column in columns
+            if column.what in {"state", "power"}
         ]
-        for (entry, columns), admin in admins:
+        found = []
+        for entry, admin in admins:
             base = (*entry, admin.number)
             rows = []
             for oid in sorted(oid for oid in self.objects if oid[: len(base)] == base):
-                if self.objects[oid][0] is not Kind.INTEGER:
-                    continue
-                index = oid[len(base) :]
-                beside = [((*entry, each.number, *index), each) for each in columns if each.what in {"state", "power"}]
-                others = tuple((oid, each) for oid, each in beside if oid in self.objects)
-                rows.append(_Switchable(oid, admin, others, index))
+                if self.objects[oid][0] is Kind.INTEGER:
+                    index = oid[len(base) :]
+                    # In the same row or another table's, which may go by the port alone.
+                    beside = [((*column, *tail), each) for column, each in shown for tail in (index, index[-1:])]
+                    followers = tuple((oid, each) for oid, each in beside if oid in self.objects)
+                    rows.append(_Switchable(oid, admin, followers, index))
             if rows:
                 found.append(rows)
         return found

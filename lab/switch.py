@@ -77,8 +77,9 @@ class _Port:
 
 
 class PoePorts:
-    """The power of some ports, all on at first; off -> disabled, on -> searching -> delivering. `_lock` guards them.
+    """The power of some ports; off -> disabled, on -> searching -> delivering. `_lock` guards them.
 
+    ports               on at first, but for those in `off`
     on_power(port, on)  is called when a port's power changes; where `detect` is 0, before the switch answers
     delivering(port)    whether something takes the power it is given
     wants(port)         whether something is there that would; `milliwatts(port)` of it
@@ -93,6 +94,7 @@ class PoePorts:
         *,
         wants: Callable[[int], bool] = lambda _port: True,
         milliwatts: Callable[[int], int] = lambda _port: MILLIWATTS,
+        off: Iterable[int] = (),
         detect: float = 0.0,
         budget: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -102,6 +104,8 @@ class PoePorts:
         self._lock = threading.Lock()
         start = clock()
         self._ports = {number: _Port(since=start, ready=start) for number in ports}
+        for number in off:
+            self._ports[number].on = False
         self.numbers = frozenset(self._ports)
         self._feed(start)
 
@@ -553,6 +557,13 @@ class _Switch:
         return cells
 
 
+def _powered(sockets: tuple[Socket, ...], record: Record | None) -> tuple[list[int], list[int]]:
+    """The ports with PoE, and those of them that are off at first."""
+    if record:
+        return record.ports(), record.off()
+    return [each.number for each in sockets if each.has_poe], []
+
+
 def find_family(name: str) -> Family:
     """ValueError with the names there are."""
     try:
@@ -607,8 +618,8 @@ class LabSwitch(_Switch):
         self._rack_power = on_power
         self._around: dict[int, Neighbour] = {}
         sockets = lay_out(chosen, len(ports), 1, len(self.names) - len(ports), without_poe=quirks.without_poe)
-        powered = record.ports() if record else [each.number for each in sockets if each.has_poe]
-        poe = PoePorts(powered, self._power_changes, delivering, wants=wants, detect=detect, budget=budget)
+        powered, off = _powered(sockets, record)
+        poe = PoePorts(powered, self._power_changes, delivering, wants=wants, off=off, detect=detect, budget=budget)
         own = family != "standard"
         super().__init__(chosen, sockets, poe, name=name, quirks=quirks, record=record, own_interfaces=own)
         self._state_lock = threading.Lock()
@@ -799,12 +810,13 @@ class FamilySwitch(_Switch):
         self._clock = clock
         self.told: list[tuple[int, bool]] = []
         sockets = lay_out(chosen, ports, members, uplinks, vlan=vlan, without_poe=quirks.without_poe)
-        powered = record.ports() if record else [each.number for each in sockets if each.has_poe]
+        powered, off = _powered(sockets, record)
         poe = PoePorts(
             powered,
             lambda _port, _on: None,
             wants=self._wants,
             milliwatts=lambda number: self._devices[number].milliwatts if number in self._devices else 0,
+            off=off,
             detect=detect,
             budget=budget,
             clock=clock,

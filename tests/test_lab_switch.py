@@ -1,182 +1,126 @@
-"""Tests of the lab's switch without snmpd: its tables, its side of pass_persist, the relay. With snmpd: tests/peers."""
+"""Tests of the lab's switch without snmpd: its power, its configuration, its front. With snmpd: tests/peers."""
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 import json
 import shutil
 import socket
 import subprocess
-import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lab import switch as module
+from lab.agentx import Mib, Oid
+from lab.families import DELIVERING, DISABLED, SEARCHING, BridgeState, Neighbour, Quirks
 from lab.switch import (
-    BRIDGE,
-    POE,
-    POE_MAIN,
-    POE_PORT,
-    BridgePort,
-    BridgeState,
-    Cell,
+    Access,
+    Device,
+    FamilySwitch,
+    Front,
     LabSwitch,
-    Mib,
-    Oid,
-    PassPersist,
     PoePorts,
-    bridge_cells,
+    User,
+    find_family,
     parse_bridge,
-    parse_oid,
+    pdu_tag,
     render_configuration,
 )
 
-ADMIN = ".1.3.6.1.2.1.105.1.1.1.3.1"
-STATE = BridgeState(
-    "02:00:00:00:00:fe",
-    (BridgePort(1, 11, "p1"), BridgePort(2, 17, "p2", "disabled")),
-    {"b8:27:eb:00:00:01": 1},
-)
+
+class Clock:
+    """The time that a test says it is."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Power:
-    """What the lab is told, and what it tells."""
+    """Three ports of which `there` have something, and what was told."""
 
-    def __init__(self, fed: set[int]) -> None:
-        self.fed = fed
+    def __init__(self, there: set[int], **options: object) -> None:
+        self.clock, self.there = Clock(), there
         self.told: list[tuple[int, bool]] = []
-        self.ports = PoePorts(3, lambda port, on: self.told.append((port, on)), self.fed.__contains__)
+        self.ports = PoePorts(
+            (1, 2, 3),
+            lambda port, on: self.told.append((port, on)),
+            self.there.__contains__,
+            clock=self.clock,
+            **options,  # type: ignore[arg-type]
+        )
 
-
-def session(table: Mib | None = None) -> tuple[Callable[[str], str], Power]:
-    """A function from lines to the answer, and the power behind it."""
-    power = Power({1, 2})
-    cells = bridge_cells(STATE) | power.ports.cells()
-    agent = PassPersist(lambda: table or Mib(cells))
-
-    def ask(lines: str) -> str:
-        return "".join(agent.feed(line) for line in lines.split("\n"))
-
-    return ask, power
-
-
-def test_ping() -> None:
-    assert session()[0]("PING") == "PONG\n"
-
-
-@pytest.mark.parametrize(
-    ("command", "answer"),
-    [
-        (f"get\n{ADMIN}.2", f"{ADMIN}.2\ninteger\n1\n"),
-        ("get\n.1.3.6.1.2.1.105.1.1.1.6.1.3", ".1.3.6.1.2.1.105.1.1.1.6.1.3\ninteger\n2\n"),
-        ("get\n.1.3.6.1.2.1.105.1.1.1.9.1.3", ".1.3.6.1.2.1.105.1.1.1.9.1.3\nstring\nport 3\n"),
-        ("get\n.1.3.6.1.2.1.105.1.3.1.1.4.1", ".1.3.6.1.2.1.105.1.3.1.1.4.1\ngauge\n8\n"),
-        ("get\n.1.3.6.1.2.1.17.1.1.0", ".1.3.6.1.2.1.17.1.1.0\noctet\n02 00 00 00 00 fe\n"),
-        ("get\n.1.3.6.1.2.1.17.1.4.1.2.2", ".1.3.6.1.2.1.17.1.4.1.2.2\ninteger\n17\n"),
-        ("get\n.1.3.6.1.2.1.17.2.15.1.3.2", ".1.3.6.1.2.1.17.2.15.1.3.2\ninteger\n1\n"),
-        ("get\n.1.3.6.1.2.1.17.4.3.1.2.184.39.235.0.0.1", ".1.3.6.1.2.1.17.4.3.1.2.184.39.235.0.0.1\ninteger\n1\n"),
-        ("get\n.1.3.6.1.2.1.17.4.3.1.3.2.0.0.0.0.254", ".1.3.6.1.2.1.17.4.3.1.3.2.0.0.0.0.254\ninteger\n4\n"),
-        (
-            "get\n.1.3.6.1.2.1.17.7.1.2.2.1.3.1.184.39.235.0.0.1",
-            ".1.3.6.1.2.1.17.7.1.2.2.1.3.1.184.39.235.0.0.1\ninteger\n3\n",
-        ),
-        ("get\n.1.3.6.1.2.1.105", "NONE\n"),
-        (f"get\n{ADMIN}.4", "NONE\n"),
-        ("get\nsysDescr", "NONE\n"),
-        ("getnext\n.1.3.6.1.2.1.105", f"{ADMIN}.1\ninteger\n1\n"),
-        (f"getnext\n{ADMIN}.1", f"{ADMIN}.2\ninteger\n1\n"),
-        (f"getnext\n{ADMIN}.3", ".1.3.6.1.2.1.105.1.1.1.4.1.1\ninteger\n2\n"),
-        ("getnext\n.1.3.6.1.2.1.17.99", "NONE\n"),
-        ("getnext\n.1.3.6.1.2.1.105.1.3.1.1.5.1", "NONE\n"),
-        ("what is this", "NONE\n"),
-    ],
-)
-def test_questions_and_answers(command: str, answer: str) -> None:
-    assert session()[0](command) == answer
-
-
-@pytest.mark.parametrize(
-    ("command", "answer", "told"),
-    [
-        (f"set\n{ADMIN}.2\ninteger 2\n", "DONE\n", [(2, False)]),
-        (f"set\n{ADMIN}.2\ninteger 1\n", "DONE\n", []),
-        (f"set\n{ADMIN}.2\ninteger 3\n", "wrong-value\n", []),
-        (f"set\n{ADMIN}.2\ninteger off\n", "wrong-value\n", []),
-        (f'set\n{ADMIN}.2\nstring "off"\n', "wrong-type\n", []),
-        (f"set\n{ADMIN}.4\ninteger 2\n", "not-writable\n", []),
-        ("set\n.1.3.6.1.2.1.105.1.1.1.6.1.1\ninteger 2\n", "not-writable\n", []),
-        ("set\nsysName\ninteger 2\n", "NONE\n", []),
-    ],
-)
-def test_orders(command: str, answer: str, told: list[tuple[int, bool]]) -> None:
-    ask, power = session()
-    assert ask(command) == answer
-    assert power.told == told
-    assert ask("PING") == "PONG\n", "and the next command is understood"
+    def states(self) -> list[int]:
+        return [self.ports.detection(port) for port in (1, 2, 3)]
 
 
 def test_a_port_off_is_disabled_takes_no_power_and_comes_back() -> None:
-    ask, power = session()
-    ask(f"set\n{ADMIN}.1\ninteger 2\n")
-    assert [power.ports.detection(port) for port in (1, 2, 3)] == [1, 3, 2]
-    assert (power.ports.consumption(), power.ports.is_on(1)) == (4, False)
-    ask(f"set\n{ADMIN}.1\ninteger 1\n")
-    assert (power.ports.consumption(), power.told) == (8, [(1, False), (1, True)])
+    power = Power({1, 2})
+    assert power.states() == [DELIVERING, DELIVERING, SEARCHING]
+    power.ports.switch(1, False)
+    power.ports.switch(1, False)
+    assert power.states() == [DISABLED, DELIVERING, SEARCHING]
+    assert (power.ports.milliwatts(1), power.ports.milliwatts(2), power.ports.is_on(1)) == (0, 4000, False)
+    power.ports.switch(1, True)
+    assert (power.states()[0], power.told) == (DELIVERING, [(1, False), (1, True)])
     with pytest.raises(KeyError):
         power.ports.is_on(4)
 
 
-def test_a_walk_by_getnext_sees_every_object_in_order() -> None:
-    power = Power(set())
-    cells = bridge_cells(STATE) | power.ports.cells()
-    table = Mib(cells)
-    for base in (BRIDGE, POE):
-        seen: list[Oid] = []
-        oid: Oid | None = table.after(base)
-        while oid:
-            seen.append(oid)
-            oid = table.after(oid)
-        assert seen == sorted(oid for oid in cells if oid[: len(base)] == base)
-    assert {oid[: len(POE_PORT) + 1][-1] for oid in cells if oid[: len(POE_PORT)] == POE_PORT} == {
-        3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
-    }  # fmt: skip
-    assert {oid[-2] for oid in cells if oid[: len(POE_MAIN)] == POE_MAIN} == {2, 3, 4, 5}
-    assert table.find((1, 3)) is None
+def test_detection_takes_its_time() -> None:
+    power = Power({1}, detect=1.0, wants={1}.__contains__)
+    assert power.states() == [DELIVERING, SEARCHING, SEARCHING]
+    power.ports.switch(1, False)
+    power.ports.switch(1, True)
+    assert (power.states()[0], power.told, power.ports.deadline()) == (SEARCHING, [(1, False)], 101.0)
+    power.clock.now = 100.9
+    assert power.states()[0] == SEARCHING
+    power.clock.now = 104.0
+    assert (power.states()[0], power.ports.fed_since(1)) == (DELIVERING, 101.0)
+    assert (power.told, power.ports.deadline()) == ([(1, False), (1, True)], None)
+    power.ports.replug(1)
+    assert (power.states()[0], power.ports.deadline()) == (SEARCHING, 105.0)
 
 
-@given(
-    st.sets(st.lists(st.integers(0, 20), min_size=1, max_size=3).map(tuple)), st.lists(st.integers(0, 20), max_size=4)
-)
-def test_after_is_the_least_greater_one(tails: set[tuple[int, ...]], start: list[int]) -> None:
-    cells = {(*POE, *tail): Cell("integer", lambda: 1) for tail in tails}
-    order, oid = sorted(cells), (*POE, *start)
-    expected = order[bisect.bisect_right(order, oid) :]
-    assert Mib(cells).after(oid) == (expected[0] if expected else None)
+def test_a_port_that_is_off_before_its_detection_is_through_never_gave_power() -> None:
+    power = Power({1}, detect=1.0, wants={1}.__contains__)
+    power.ports.switch(1, False)
+    power.ports.switch(1, True)
+    power.ports.switch(1, False)
+    power.clock.now = 110.0
+    assert (power.states()[0], power.told) == (DISABLED, [(1, False)])
 
 
-@given(st.lists(st.text(st.characters(blacklist_characters="\n", codec="latin-1"), max_size=20)))
-def test_any_lines_are_answered(lines: list[str]) -> None:
-    ask, _ = session()
-    for line in lines:
-        assert isinstance(ask(line), str)
-
-
-def test_oids() -> None:
-    assert parse_oid(".1.3.6\n") == (1, 3, 6)
-    assert parse_oid("1.3") == (1, 3)
-    assert (parse_oid(""), parse_oid("1.x"), parse_oid("1..3")) == (None, None, None)
+def test_a_budget_denies_and_counts_until_there_is_some_again() -> None:
+    power = Power({1, 2, 3}, budget=9000)
+    assert power.states() == [DELIVERING, DELIVERING, SEARCHING]
+    assert [power.ports.denied(port) for port in (1, 2, 3)] == [0, 0, 1]
+    power.clock.now = 103.5
+    assert (power.ports.denied(3), power.ports.deadline(), power.ports.budget) == (4, 104.0, 9000)
+    power.ports.switch(1, False)
+    assert power.states() == [DISABLED, DELIVERING, SEARCHING]
+    power.clock.now = 104.0
+    assert power.states() == [DISABLED, DELIVERING, DELIVERING]
+    power.ports.switch(1, True)
+    assert power.states() == [SEARCHING, DELIVERING, DELIVERING]
+    assert power.told == [(1, False), (3, True)]
 
 
 def test_the_kernels_words_become_the_bridges_state() -> None:
     links = [
         {"ifindex": 1, "ifname": "lo", "address": "00:00:00:00:00:00"},
         {"ifindex": 2, "ifname": "br0", "address": "02:00:00:00:00:fe"},
-        {"ifindex": 9, "ifname": "up", "linkinfo": {"info_slave_data": {"state": "forwarding", "no": "0x1"}}},
-        {"ifindex": 7, "ifname": "p1", "linkinfo": {"info_kind": "veth"}},
+        {
+            "ifindex": 9,
+            "ifname": "up",
+            "operstate": "UP",
+            "linkinfo": {"info_slave_data": {"state": "forwarding", "no": "0x1"}},
+        },
+        {"ifindex": 7, "ifname": "p1", "operstate": "LOWERLAYERDOWN", "linkinfo": {"info_kind": "veth"}},
     ]
     entries = [
         {"mac": "b8:27:eb:00:00:01", "ifname": "p1", "flags": [], "master": "br0", "state": ""},
@@ -188,19 +132,110 @@ def test_the_kernels_words_become_the_bridges_state() -> None:
     ]
     assert parse_bridge(json.dumps(links), json.dumps(entries), "br0", ["p1", "up"]) == BridgeState(
         "02:00:00:00:00:fe",
-        (BridgePort(1, 7, "p1", "disabled"), BridgePort(2, 9, "up", "forwarding")),
+        frozenset({2}),
+        {1: "disabled", 2: "forwarding"},
         {"b8:27:eb:00:00:01": 1, "02:00:00:00:00:01": 2},
     )
-    assert parse_bridge("[]", "[]", "br0", []) == BridgeState("00:00:00:00:00:00", (), {})
+    assert parse_bridge("[]", "[]", "br0", []) == BridgeState("00:00:00:00:00:00", frozenset(), {}, {})
 
 
 def test_the_configuration() -> None:
-    lines = render_configuration("10.0.0.1", 161, "sw", "look", "touch", ["/py", "-S", "relay.py"]).splitlines()
-    assert lines[:3] == ["agentaddress udp:10.0.0.1:161", 'rocommunity "look"', 'rwcommunity "touch"']
-    assert lines[-2:] == [
-        "pass_persist .1.3.6.1.2.1.17 /py -S relay.py",
-        "pass_persist .1.3.6.1.2.1.105 /py -S relay.py",
-    ]
+    lines = render_configuration(Access("look", "touch"), "10.0.0.1", 161, [9]).splitlines()
+    assert lines[0] == "agentaddress udp:10.0.0.1:161"
+    assert 'rocommunity "look"' in lines
+    assert 'rwcommunity "touch"' in lines
+    assert 'com2sec -Cn vlan-9 read9 default "look@9"' in lines
+    assert "access read9 vlan-9 any noauth exact everything none none" in lines
+    assert "access write9 vlan-9 any noauth exact everything everything none" in lines
+    users = (User("root", "swordfish", "dolphin88"), User("guest", "swordfish", "dolphin88", may_write=False))
+    text = render_configuration(Access("look", "", users), "10.0.0.1", 161, [9])
+    assert "rwcommunity" not in text
+    assert "write9" not in text
+    assert 'createUser root SHA-256 "swordfish" AES "dolphin88"' in text
+    assert 'access root "" usm priv prefix everything everything none' in text
+    assert 'access guest "" usm priv prefix everything none none' in text
+
+
+def test_a_family_that_is_none_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no family of switches 'ios'; there are standard, cisco-ios"):
+        find_family("ios")
+
+
+# ---------------------------------------------------------------------------------------------- a switch without snmpd
+
+
+def _family_switch(directory: Path, clock: Clock, **options: object) -> FamilySwitch:
+    devices = {3: Device(("b8:27:eb:00:00:03",), link_delay=2.0), 4: Device(("b8:27:eb:00:00:04",), needs_power=False)}
+    return FamilySwitch("standard", directory, devices=devices, clock=clock, **options)  # type: ignore[arg-type]
+
+
+def test_links_follow_the_power_and_macs_follow_the_links(tmp_path: Path) -> None:
+    clock = Clock()
+    switch = _family_switch(tmp_path, clock)
+    assert (switch.is_up(3), switch.is_up(4), switch.is_up(5)) == (False, True, False)
+    clock.now += 2
+    assert switch.bridge_state().learned == {"b8:27:eb:00:00:03": 3, "b8:27:eb:00:00:04": 4}
+    switch.switch_power(3, False)
+    switch.switch_power(4, False)
+    assert switch.bridge_state().learned == {"b8:27:eb:00:00:04": 4}
+    assert (switch.told, switch.detection(4), switch.is_up(4)) == ([(3, False), (4, False)], DISABLED, True)
+    switch.plug(4, None)
+    switch.plug(25, Device(("02:00:00:00:00:01",)))
+    assert switch.bridge_state().up == frozenset(), "an uplink feeds nobody"
+    switch.plug(25, Device(("02:00:00:00:00:01",), needs_power=False))
+    assert switch.bridge_state().learned == {"02:00:00:00:00:01": 25}
+    switch.switch_interface(25, False)
+    assert switch.bridge_state().learned == {}
+
+
+def test_an_interface_off_keeps_the_power(tmp_path: Path) -> None:
+    clock = Clock()
+    switch = _family_switch(tmp_path, clock)
+    clock.now += 5
+    switch.switch_interface(3, False)
+    assert (switch.interface_on(3), switch.is_up(3), switch.detection(3)) == (False, False, DELIVERING)
+    switch.switch_interface(3, True)
+    assert (switch.interface_on(3), switch.is_up(3)) == (True, True)
+
+
+def test_a_switch_that_says_yes_and_does_nothing(tmp_path: Path) -> None:
+    switch = _family_switch(tmp_path, Clock(), quirks=Quirks(does_nothing=True))
+    assert switch.switch_power(3, False)
+    assert (switch.told, switch.detection(3)) == ([(3, False)], DELIVERING)
+
+
+def test_macs_behind_trunks_are_seen_on_the_trunks(tmp_path: Path) -> None:
+    def make(number: int) -> FamilySwitch:
+        device = Device((f"b8:27:eb:00:00:0{number}",))
+        return FamilySwitch(
+            "procurve", tmp_path, devices={number: device}, name=f"sw{number}", mac=f"02:00:00:00:00:f{number}"
+        )
+
+    one, two, three = make(1), make(2), make(3)
+    one.connect(25, two, 26)
+    two.connect(25, three, 25)
+    three.connect(26, one, 26)  # a ring, which ends all the same
+    assert one.bridge_state().learned["b8:27:eb:00:00:01"] == 1
+    assert two.bridge_state().learned["b8:27:eb:00:00:02"] == 2
+    assert set(two.bridge_state().learned) == {
+        *(f"b8:27:eb:00:00:0{number}" for number in (1, 2, 3)),
+        *("02:00:00:00:00:f1", "02:00:00:00:00:f3"),
+    }
+    assert one.neighbours()[25] == Neighbour("sw2", "02:00:00:00:00:f2", "1/26")
+    one.switch_interface(25, False)
+    assert 25 not in one.neighbours()
+
+
+def test_tables_are_made_anew_only_when_the_bridge_changes(tmp_path: Path) -> None:
+    clock = Clock()
+    switch = _family_switch(tmp_path, clock)
+    first = switch.table("")
+    assert switch.table("") is first
+    clock.now += 5
+    assert switch.table("") is not first
+
+
+# -------------------------------------------------------------------------------------------------------- the processes
 
 
 def _lab_switch(directory: Path) -> LabSwitch:
@@ -216,28 +251,16 @@ def test_a_namespace_that_is_not_there_is_an_error_that_names_it(tmp_path: Path)
     assert agent.admin(1) is True
 
 
-def test_a_failing_lab_ends_the_relays_connection_with_a_log_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    agent = _lab_switch(tmp_path)
-    ours, theirs = socket.socketpair()
-    with ours:
-        ours.sendall(f"PING\nget\n{ADMIN}.1\n".encode())
-        agent._serve(theirs)  # there is no namespace to ask
-        assert ours.recv(100) == b"PONG\n"
-        assert ours.recv(100) == b""
-    assert "the switch in nowhere could not answer" in caplog.text
+def test_an_address_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+    switch = FamilySwitch("standard", tmp_path, "192.0.2.1")
+    with pytest.raises(RuntimeError, match=r"snmpd of the lab's switch in 192\.0\.2\.1 did not start: .*192\.0\.2\.1"):
+        switch.start()
 
 
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name, path: None)
     with pytest.raises(RuntimeError, match="snmpd is not installed; the Debian packages are"):
         module._tool("snmpd")
-
-
-def test_a_python_with_a_blank_in_its_path_is_not_given_to_snmpd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python3")
-    assert module._relay_python() == "/usr/bin/python3"
 
 
 def test_an_agent_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,38 +276,111 @@ def test_an_agent_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytes
             if timeout is not None:
                 raise subprocess.TimeoutExpired("snmpd", timeout)
 
-    agent, deaf = _lab_switch(tmp_path), Deaf()
+    roots: dict[str, list[Oid]] = {"": []}
+    agent, deaf = module.SwitchAgent(tmp_path, "10.0.0.1", 161, Access(), roots, lambda _context: Mib({})), Deaf()
     monkeypatch.setattr(agent, "_snmpd", deaf)
     agent.stop()
     agent.stop()
     assert deaf.killed
 
 
-def _run_relay(path: str, cwd: Path) -> subprocess.Popen[bytes]:
-    script = Path(module.__file__).with_name("switch_relay.py")
-    command = [sys.executable, "-I", "-S", str(script), path]
-    return subprocess.Popen(command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+# ----------------------------------------------------------------------------------------------------------- the front
+
+BULK = bytes.fromhex("3024020101 0406 7075626c6963 a517 0204 00000001 020100 020114 3009 3007 0603 2b0601 0500")
 
 
-def test_the_relay_passes_both_ways_and_ends_with_either_side(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "agent"))
-        listener.listen()
-        for we_end_first in (True, False):
-            with _run_relay("agent", tmp_path) as relay:
-                assert relay.stdin
-                assert relay.stdout
-                connection, _ = listener.accept()
-                with connection:
-                    relay.stdin.write(b"PING\n")
-                    relay.stdin.flush()
-                    assert connection.recv(100) == b"PING\n"
-                    connection.sendall(b"PONG\n")
-                    assert relay.stdout.readline() == b"PONG\n"
-                    if we_end_first:
-                        connection.shutdown(socket.SHUT_RDWR)
-                        assert relay.wait(5) == 0
-                    else:
-                        relay.stdin.close()
-                        assert connection.recv(100) == b""
-                        assert relay.wait(5) == 0
+@pytest.mark.parametrize(
+    ("message", "tag"),
+    [
+        (BULK, 0xA5),
+        (b"\x30\x81\x84" + BULK[2:], 0xA5),
+        (bytes.fromhex("3010 020103 3003 0201010400"), 0),  # v3
+        (BULK[:12], 0),
+        (b"\x30\x02", 0),
+        (b"", 0),
+    ],
+)
+def test_which_pdu_it_is(message: bytes, tag: int) -> None:
+    assert pdu_tag(message) == tag
+
+
+class Echo:
+    """What is behind a front: it hears, and answers when told to."""
+
+    def __init__(self, quirks: Quirks) -> None:
+        self.behind = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.behind.bind(("127.0.0.1", 0))
+        self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = probe.getsockname()
+        self.front = Front(address, self.behind.getsockname(), quirks)
+        self.client.connect(address)
+        for each in (self.behind, self.client):
+            each.settimeout(10)
+
+    def __enter__(self) -> Echo:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.front.close()
+        self.behind.close()
+        self.client.close()
+
+    def pass_through(self, data: bytes) -> None:
+        self.client.send(data)
+        heard, where = self.behind.recvfrom(1000)
+        assert heard == data
+        self.behind.sendto(data[::-1], where)
+        assert self.client.recv(1000) == data[::-1]
+
+
+def test_a_front_passes_both_ways_for_many_clients() -> None:
+    with Echo(Quirks(delay=0.001)) as echo:
+        for number in range(40):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.connect(echo.client.getpeername())
+                client.settimeout(10)
+                client.send(b"%d" % number)
+                heard, where = echo.behind.recvfrom(100)
+                echo.behind.sendto(heard, where)
+                assert client.recv(100) == b"%d" % number
+
+
+def test_a_slow_front_takes_one_request_after_the_other() -> None:
+    with Echo(Quirks(delay=0.05)) as echo:
+        start = time.monotonic()
+        for number in range(4):
+            echo.client.send(b"%d" % number)
+        heard = [echo.behind.recv(100) for _ in range(4)]
+        assert heard == [b"0", b"1", b"2", b"3"]
+        assert time.monotonic() - start >= 0.19
+
+
+def test_a_lossy_front_loses_its_share() -> None:
+    with Echo(Quirks(loss=0.5, seed=3)) as echo:
+        for number in range(60):
+            echo.client.send(b"%d" % number)
+        echo.behind.settimeout(0.5)
+        heard = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                echo.behind.recv(100)
+                heard += 1
+        assert 15 <= heard <= 45
+
+
+def test_after_a_bulk_a_front_is_silent_for_a_while() -> None:
+    with Echo(Quirks(bulk_silence=0.6)) as echo:
+        echo.pass_through(b"before")
+        start = time.monotonic()
+        echo.client.send(BULK)
+        echo.behind.settimeout(0.1)
+        while True:  # as somebody does who tries again
+            echo.client.send(b"after")
+            try:
+                assert echo.behind.recv(100) == b"after"
+                break
+            except TimeoutError:
+                assert time.monotonic() < start + 10
+        assert time.monotonic() - start >= 0.6
