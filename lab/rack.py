@@ -476,7 +476,7 @@ def _check_switches(pis: int, switches: Sequence[SwitchPlan]) -> None:
             find_family(plan.family)
         except ValueError as error:
             raise LabError(str(error)) from None
-        if plan.record and len(plan.record.ports()) < -(-pis // len(switches)):
+        if plan.record and 0 < len(plan.record.ports()) < -(-pis // len(switches)):
             raise LabError(f"the recorded switch has {len(plan.record.ports())} PoE ports, too few for the Pis")
 
 

@@ -20,7 +20,7 @@ _LINE = re.compile(r"(?P<oid>\.?\d+(\.\d+)*)\s*=\s*(?P<kind>[A-Za-z0-9]+)\s*:?\s
 _NUMBERS = {
     "INTEGER": (Kind.INTEGER, -(2**31), 2**31 - 1),
     "GAUGE": (Kind.GAUGE, 0, 2**32 - 1),
-    "COUNTER": (Kind.COUNTER, 0, 2**32 - 1),
+    "COUNTER": (Kind.COUNTER, 0, 2**64 - 1),
     "COUNTER64": (Kind.COUNTER64, 0, 2**64 - 1),
     "TIMETICKS": (Kind.TIME_TICKS, 0, 2**32 - 1),
 }
@@ -154,7 +154,7 @@ def _value(kind: str, text: str) -> tuple[Kind, Value]:
         number, least, most = _NUMBERS[kind]
         if not re.fullmatch(r"-?\d{1,20}", text) or not least <= int(text) <= most:
             raise ValueError(f"found {kind} {text[:40]!r}; expected a number from {least} to {most}")
-        return number, int(text)
+        return Kind.COUNTER64 if number is Kind.COUNTER and int(text) >= 2**32 else number, int(text)
     makers: dict[str, Callable[[str], tuple[Kind, Value]]] = {
         "STRING": _string,
         "HEX": _hex,

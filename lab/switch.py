@@ -776,7 +776,6 @@ class FamilySwitch(_Switch):
     ports     with PoE, of each of the `members`; `uplinks` beside them
     vlan      of all ports
     told      what was switched, in order: (number, on)
-    others    the names of further options of lab.families.Family to change
     """
 
     def __init__(

@@ -73,6 +73,8 @@ ntp/policy.py
 monitoring/diagnosis.py
 utility/config.py
 utility/hosts.py
+lab/families.py
+lab/replay.py
 PURE
 )"
 

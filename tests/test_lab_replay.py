@@ -25,6 +25,7 @@ TPLINK: Oid = (1, 3, 6, 1, 4, 1, 11863, 6, 56, 1, 1, 2, 1, 1)
         (".1.3.6 = GAUGE: 4294967295", Kind.GAUGE, 4294967295),
         (".1.3.6 = COUNTER: 7", Kind.COUNTER, 7),
         (".1.3.6 = COUNTER64: 18446744073709551615", Kind.COUNTER64, 18446744073709551615),
+        (".1.3.6 = COUNTER: 4294967296", Kind.COUNTER64, 4294967296),
         (".1.3.6=TIMETICKS:1", Kind.TIME_TICKS, 1),
         ('.1.3.6 = STRING: ""', Kind.STRING, b""),
         ('.1.3.6 = STRING "a = \\"b\\" \\\\ \\r\\n # c"', Kind.STRING, b'a = "b" \\ \r\n # c'),
@@ -104,6 +105,7 @@ def test_the_vendor_is_known_by_its_number() -> None:
     assert (stranger.family, stranger.ports()) == (FAMILIES["standard"], [])
     assert stranger.roots() == [(1, 3, 6, 1, 2, 1, 1)]
     assert parse_record(".1.2.3 = INTEGER: 1").roots() == [(1, 2)]
+    assert parse_record(f".{_dotted((*POE_PORT, 3, 1, 1))} = GAUGE: 1").ports() == [], "no INTEGER switches anything"
 
 
 def test_power_is_followed_by_what_shows_it() -> None:
