@@ -13,6 +13,7 @@ import heapq
 import itertools
 import json
 import logging
+import math
 import os
 import random
 import select
@@ -55,6 +56,7 @@ BUDGET = 370_000  # milliwatts of a usual switch with 24 ports
 MILLIWATTS = 4000  # of a Pi at work
 RETRY = 1.0  # seconds after which a port that the budget had nothing for asks again
 FRESH = 0.2  # seconds for which the bridge's tables are believed: a walk asks hundreds of times
+MOMENT = 0.01  # the same, where to look costs a tenth of a millisecond
 START_TIME = 5.0
 
 # The parts of snmpd a switch has; the others show the processes and packages of this machine.
@@ -107,6 +109,7 @@ class PoePorts:
         for number in off:
             self._ports[number].on = False
         self.numbers = frozenset(self._ports)
+        self._due = start  # nothing to do before
         self._feed(start)
 
     @property
@@ -151,6 +154,7 @@ class PoePorts:
             changed, was_fed = it.on != on, it.fed
             if changed:
                 it.on, it.fed, it.since, it.ready = on, False, now, now + self._detect
+                self._due = min(self._due, it.ready)
         if changed and was_fed:
             self._on_power(port, False)
         self.advance()
@@ -160,20 +164,21 @@ class PoePorts:
         with self._lock:
             it, now = self._ports[port], self._clock()
             it.fed, it.since, it.ready = False, now, now + self._detect
+            self._due = min(self._due, it.ready)
         self.advance()
 
     def advance(self) -> None:
         """Do what has become due since."""
         with self._lock:
-            fed = self._feed(self._clock())
+            now = self._clock()
+            fed = self._feed(now) if now >= self._due else []
         for port in fed:
             self._on_power(port, True)
 
     def deadline(self) -> float | None:
         """When `advance` has something to do; None: not before the next order."""
         with self._lock:
-            waiting = [it.ready for number, it in self._ports.items() if it.on and not it.fed and self._wants(number)]
-        return min(waiting, default=None)
+            return self._due if self._due < math.inf else None
 
     def _feed(self, now: float) -> list[int]:
         waiting = [
@@ -193,6 +198,8 @@ class PoePorts:
             left -= needed
             it.fed, it.since = True, max(it.ready, it.since)
             fed.append(number)
+        later = (it.ready for number, it in self._ports.items() if it.on and not it.fed and self._wants(number))
+        self._due = min(later, default=math.inf)
         return fed
 
 
@@ -807,6 +814,8 @@ class FamilySwitch(_Switch):
         self._cables: dict[int, _Cable] = {}
         self._interfaces_off: set[int] = set()
         self._clock = clock
+        self._changes = 0  # of what we were told: a state seen before the last one counts no more
+        self._seen: tuple[int, float, BridgeState] | None = None
         self.told: list[tuple[int, bool]] = []
         sockets = lay_out(chosen, ports, members, uplinks, vlan=vlan, without_poe=quirks.without_poe)
         powered, off = _powered(sockets, record)
@@ -850,17 +859,22 @@ class FamilySwitch(_Switch):
                 self._devices[number] = device
         with contextlib.suppress(KeyError):  # a port without PoE
             self.poe.replug(number)
+        self._changes += 1
 
     def connect(self, number: int, other: FamilySwitch, its: int) -> None:
         """Lay a cable from a port of ours to one of another switch: both are LLDP neighbours and see what is behind."""
         self._cables[number] = _Cable(other, its, Neighbour(other.name, other.mac, other.socket(its).name))
         other._cables[its] = _Cable(self, number, Neighbour(self.name, self.mac, self.socket(number).name))
+        self._changes += 1
+        other._changes += 1
 
     # -- what the tables show
 
     def switch_power(self, number: int, on: bool, word: int | None = None) -> bool:
         self.told.append((number, on))
-        return super().switch_power(number, on, word)
+        done = super().switch_power(number, on, word)
+        self._changes += 1
+        return done
 
     def power_class(self, number: int) -> int:
         device = self._devices.get(number)
@@ -872,6 +886,7 @@ class FamilySwitch(_Switch):
     def switch_interface(self, number: int, on: bool) -> bool:
         """ifAdminStatus: takes the link away, and leaves the power."""
         (self._interfaces_off.discard if on else self._interfaces_off.add)(number)
+        self._changes += 1
         return True
 
     def is_up(self, number: int) -> bool:
@@ -894,6 +909,10 @@ class FamilySwitch(_Switch):
         return {number: cable.neighbour for number, cable in self._cables.items() if self.is_up(number)}
 
     def bridge_state(self) -> BridgeState:
+        """Looked at anew after MOMENT seconds, and after each change of this switch."""
+        changes, now = self._changes, self._clock()
+        if self._seen and self._seen[0] == changes and now < self._seen[1] + MOMENT:
+            return self._seen[2]
         up = frozenset(each.number for each in self.sockets if self.is_up(each.number))
         learned: dict[str, int] = {}
         vlans: dict[str, int] = {}
@@ -901,7 +920,9 @@ class FamilySwitch(_Switch):
             for mac, vlan in macs:
                 learned[mac] = number
                 vlans[mac] = vlan
-        return BridgeState(self.mac, up, dict.fromkeys(up, "forwarding"), learned, vlans)
+        state = BridgeState(self.mac, up, dict.fromkeys(up, "forwarding"), learned, vlans)
+        self._seen = (changes, now, state)
+        return state
 
     def _macs(self, hidden: int | None, seen: frozenset[int]) -> dict[int, list[tuple[str, int]]]:
         """MACs with their VLAN by port; without what is behind the port `hidden` and the switches in `seen`."""
