@@ -32,6 +32,7 @@ from utility.service import Report, Severity, Stage
 if TYPE_CHECKING:
     from dhcp.policy import DhcpPolicy
     from dhcp.proxy import ProxyPolicy
+    from lab.rack import Rack, SwitchPlan
     from monitoring.directory import Directory, Roster
     from monitoring.store import Event, PiRow, Store
     from utility.config import Config, Switch
@@ -898,14 +899,32 @@ def lab(context: click.Context) -> None:
     help="Machines in QEMU, the boot ROM alone, or QEMU's own Pi 3 board.",
 )
 @click.option(
-    "--model", type=click.Choice(["3b", "3b+", "4", "5"]), default="4", show_default=True, help="Whose boot ROM."
+    "--model",
+    type=click.Choice(["3b", "3b+", "4", "5", "cm4", "cm5"]),
+    default="4",
+    show_default=True,
+    help="Whose boot ROM.",
+)
+@click.option("--switches", type=click.IntRange(1, 16), default=1, show_default=True, help="How many, in a chain.")
+@click.option("--family", default="standard", show_default=True, help="Which make of switch; `list` lists them.")
+@click.option(
+    "--switch", "record", type=click.Path(path_type=Path), help="Be the switch that `piman switch record` wrote down."
 )
 @click.option("--manager/--no-manager", default=True, help="Run `piman server` in it, or leave that to you.")
-def lab_up(pis: int = 2, kind: str = "qemu", model: str = "4", manager: bool = True) -> None:
+def lab_up(
+    pis: int = 2,
+    kind: str = "qemu",
+    model: str = "4",
+    switches: int = 1,
+    family: str = "standard",
+    record: Path | None = None,
+    manager: bool = True,
+) -> None:
     """Build the rack, install its Pis before your eyes, and keep it running until Ctrl-C."""
     from lab.namespaces import LabError, enter, inside
-    from lab.rack import prepare_files, prerequisites
+    from lab.rack import Rack, prepare_files, prerequisites
 
+    plans = [switch_plan(family, record)] * switches
     try:
         if not inside():
             need(prerequisites(kind))
@@ -913,8 +932,22 @@ def lab_up(pis: int = 2, kind: str = "qemu", model: str = "4", manager: bool = T
                 click.echo("Fetching what the Pis boot (the first time only) ...")
                 prepare_files()
             enter([*this_program(), *sys.argv[1:]])
-        run_lab(lab_directory(), pis, kind, model, manager)
+        run_lab(Rack(lab_directory(), pis, kind, model, switches=plans, tell=click.echo), manager)
     except LabError as error:
+        raise Failure(str(error)) from None
+
+
+def switch_plan(family: str, record: Path | None) -> SwitchPlan:
+    """What the lab's switches shall be; a family or a file that is wrong is a Failure."""
+    from lab.families import FAMILIES
+    from lab.rack import SwitchPlan
+    from lab.replay import RecordError, read_record
+
+    if family not in FAMILIES:
+        raise click.UsageError(f"the families are {', '.join(FAMILIES)}")
+    try:
+        return SwitchPlan(family, record=read_record(record) if record else None)
+    except (RecordError, OSError) as error:
         raise Failure(str(error)) from None
 
 
@@ -964,19 +997,20 @@ Its files, config.yaml and hosts.csv among them: {directory}
 Ctrl-C ends it and cleans everything up."""
 
 
-def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> None:
+def run_lab(rack: Rack, manager: bool) -> None:
     """The inside of `lab up`: the rack, the manager as a process of its own, and a live table until a signal."""
     import subprocess
 
-    from lab.rack import Rack
     from monitoring.table import status_table
+
+    directory, pis = rack.directory, len(rack.pis)
 
     def end(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
     with contextlib.ExitStack() as stack:
-        rack = stack.enter_context(Rack(directory, pis, kind, model, tell=click.echo))
+        stack.enter_context(rack)
         session = Session(directory / "config.yaml", None, None, logging.INFO)
         if not manager:
             rack.start()
@@ -997,7 +1031,7 @@ def run_lab(directory: Path, pis: int, kind: str, model: str, manager: bool) -> 
             time.sleep(0.05)
         rack.start()
         hosts = session.hosts(config)
-        where = {host.mac: (0, number + 1) for number, host in enumerate(hosts.all())}
+        where = {pi.mac: (rack.switches.index(rack.switch_of(pi)), pi.port) for pi in rack.pis}
         screen, hinted = Screen(), False
         store = stack.enter_context(session.store(config))
         while process.poll() is None:
