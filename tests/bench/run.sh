@@ -16,8 +16,8 @@ for source in tests/bench/*load.c; do
     [ "$program" -nt "$source" ] || gcc -O2 -Wall -Wextra -o "$program" "$source"
 done
 
-root=()
-[ "$(id -u)" = 0 ] || root=(--user --map-root-user)
-exec unshare "${root[@]}" --net --mount --pid --fork --mount-proc --kill-child sh -c '
+root=() nice=(nice -n -15)  # both sides of each comparison, before whatever else this machine does
+[ "$(id -u)" = 0 ] || root=(--user --map-root-user) nice=()
+exec "${nice[@]}" unshare "${root[@]}" --net --mount --pid --fork --mount-proc --kill-child sh -c '
     mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && exec "$@"' \
     sh $python -m tests.bench.bench "$@"
