@@ -1,0 +1,120 @@
+"""A made-up rack for the tests of the web page: files, a store with rows in every stage, and no network.
+
+`python -m tests.web_rack [--pis 30] [--port 5000]` serves it, with Pis that go on booting, to look at in a browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import threading
+import time
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from monitoring.fleet import Fleet
+from monitoring.store import Store
+from utility.config import load_config
+from utility.hosts import Hosts
+from utility.service import Report, Severity, Stage
+from web.backend import Backend, Rack
+from web.server import WebServer
+
+PER_SWITCH = 24
+BOOT = (Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE, Stage.KERNEL, Stage.HELLO, Stage.FORMAT, Stage.IMAGE, Stage.BOOT)
+STRANGERS = {
+    "dc:a6:32:aa:00:01": {"vendor": "Raspberry Pi", "model": "Pi 4", "serial": "91cdf03d"},
+    "2c:cf:67:aa:00:02": {"vendor": "Raspberry Pi", "model": "Pi 5", "serial": "5a11be77", "waiting": "yes"},
+}
+
+
+def address_of(number: int) -> IPv4Address:
+    """The address of the Pi with that number, from 0."""
+    return IPv4Address("127.0.8.1") + number
+
+
+def mac_of(number: int) -> str:
+    return f"b8:27:eb:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+def write_files(folder: Path, pis: int) -> None:
+    """config.yaml and hosts.csv for so many Pis, 24 on a switch."""
+    lines = [
+        "# The rack of the tests.",
+        "private_number: 4",
+        "server_address: 127.0.0.1   # this machine",
+        "subnet_mask: 255.0.0.0",
+        "interface: lo",
+        "snmp: {timeout: 0.1, retries: 0}",
+        "ports: {dhcp: 16767, tftp: 16969, hello: 13333, image: 14444, ntp: 11123, web: 15000}",
+        "switches:",
+    ]
+    for index in range((pis + PER_SWITCH - 1) // PER_SWITCH):
+        lines += [f"  - address: 127.0.4.{200 - index}", f"    name: rack-{index}"]
+        lines += ["    protected_ports: [24]", "    pi_addresses:"]
+        on_it = range(index * PER_SWITCH, min((index + 1) * PER_SWITCH, pis))
+        lines += [f"      - {address_of(number)}" for number in on_it]
+    (folder / "config.yaml").write_text("\n".join(lines) + "\n")
+    hosts = "".join(f"{mac_of(number)};{address_of(number)};pi{number + 1};0\n" for number in range(pis))
+    (folder / "hosts.csv").write_text(f"# The Pis.\n{hosts}")
+    (folder / "install" / "boot").mkdir(parents=True, exist_ok=True)
+
+
+def open_rack(folder: Path, pis: int = 30) -> tuple[Rack, Fleet]:
+    """The files, read; and a board on which most Pis are up and some are on their way."""
+    write_files(folder, pis)
+    config = load_config(folder / "config.yaml", environ={})
+    hosts = Hosts.open(folder / "hosts.csv", config)
+    store = Store(config.state_dir / "piman.db")
+    fleet = Fleet(store, hosts.find, time.time)
+    for number in range(pis):
+        if number % 10 != 9:  # the others were never heard
+            boot(fleet, number, len(BOOT) + 1 if number % 5 else number % len(BOOT) + 1)
+    if pis > 5:
+        fleet.report(Report(mac_of(4), Stage.FAILED, heard="ERROR sd", event="the SD card cannot be written"))
+    for mac, facts in STRANGERS.items():
+        fleet.report(Report(mac, heard="DHCPDISCOVER", facts=facts))
+    fleet.tick(time.time())
+    return Rack(config, hosts, store, fleet.snapshot, "Test rack"), fleet
+
+
+def boot(fleet: Fleet, number: int, steps: int) -> None:
+    """So many steps of a Pi's boot; the ninth is `up`."""
+    mac = mac_of(number)
+    facts = {"model": "Pi 4B", "serial": f"{number:08x}", "image": "raspios-lite", "sd_bytes": "31914983424"}
+    for stage in BOOT[:steps]:
+        fleet.report(Report(mac, stage, heard=f"the word of {stage}", sent="an answer", facts=facts))
+    if steps >= 7:
+        fleet.report(Report(mac, Stage.IMAGE, heard="PROGRESS", done=number % 9 * 50_000_000, total=450_000_000))
+    if steps > len(BOOT):
+        fleet.report(Report(mac, Stage.UP, heard="NTP", event="up"))
+
+
+def go_on(fleet: Fleet, pis: int, stop: threading.Event) -> None:
+    """Let some Pis boot and install for ever."""
+    at = dict.fromkeys(random.sample(range(pis), max(1, pis // 10)), 0)
+    while not stop.wait(0.4):
+        for number, step in at.items():
+            at[number] = (step + 1) % 40
+            stage = Stage.IMAGE if 8 <= step < 30 else (*BOOT, Stage.UP)[min(step, 8)]
+            done = (step - 8) * 20_000_000 if stage is Stage.IMAGE else None
+            fleet.report(Report(mac_of(number), stage, heard=f"step {step}", done=done, total=450_000_000))
+        fleet.report(Report("", event="the manager had something to say", severity=Severity.WARNING))
+        fleet.tick(time.time())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pis", type=int, default=30)
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--address", default="127.0.0.1")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rack, fleet = open_rack(Path(folder), options.pis)
+        threading.Thread(target=go_on, args=(fleet, options.pis, threading.Event()), daemon=True).start()
+        WebServer([options.address], options.port, lambda: Backend(rack)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The rack as JSON: what the page draws and the API answers. Pure: no clock, no store, no Flask.
+
+The keys are a promise to scripts (README, "API"): add, never rename.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from monitoring.store import Event, PiRow
+from monitoring.table import health as health_words
+from utility.config import Config
+from utility.hosts import Host
+
+Json = dict[str, object]
+
+
+def places_of(config: Config) -> dict[str, tuple[int, int]]:
+    """Address -> the number of the switch and the port that config.yaml gives it."""
+    return {
+        str(address): (switch.index, number)
+        for switch in config.switches
+        for number, address in enumerate(switch.pi_addresses, 1)
+        if address is not None
+    }
+
+
+def pi_view(row: PiRow | None, host: Host | None, place: tuple[int, int] | None, ordered: bool) -> Json:
+    """One Pi: of hosts.csv (`host`), heard or not (`row`), or a stranger that asked (`host` None)."""
+    row = row or PiRow(host.mac if host else "")
+    facts = dict(row.facts)
+    return {
+        "mac": row.mac,
+        "name": host.name if host else "",
+        "address": str(host.address) if host else "",
+        "known": host is not None,
+        "waiting": host is None and bool(row.facts.keys() & {"waiting", "model", "serial"}),
+        "switch": place[0] if place else None,
+        "port": place[1] if place else None,
+        "stage": str(row.stage) if row.stage else None,
+        "since": row.since,
+        "done": row.done,
+        "total": row.total,
+        "percent": round(100 * row.done / row.total, 1) if row.total else None,
+        "heard": row.heard,
+        "heard_at": row.heard_at,
+        "sent": row.sent,
+        "sent_at": row.sent_at,
+        "ordered": ordered,
+        "health": _health(row),
+        "trouble": health_words(row) if _health(row) in ("error", "warning") else "",
+        "image": facts.get("image", ""),
+        "model": facts.get("model", ""),
+        "serial": facts.get("serial", ""),
+        "vendor": facts.get("vendor", ""),
+        "facts": facts,
+        "values": {},
+    }
+
+
+def _health(row: PiRow) -> str:
+    """`ok`, `warning`, `error`, or `unknown` for a Pi that was never heard."""
+    if row.stage == "failed":
+        return "error"
+    if row.hint or row.stuck:
+        return "warning"
+    return "ok" if row.stage else "unknown"
+
+
+def pi_views(
+    rows: Iterable[PiRow], hosts: Sequence[Host], places: Mapping[str, tuple[int, int]], ordered: Collection[str]
+) -> dict[str, Json]:
+    """Every Pi of hosts.csv in its order, then the strangers, by MAC."""
+    by_mac = {row.mac: row for row in rows}
+    views = {}
+    for host in hosts:
+        views[host.mac] = pi_view(by_mac.pop(host.mac, None), host, places.get(str(host.address)), host.mac in ordered)
+    for mac, row in by_mac.items():
+        views[mac] = pi_view(row, None, None, mac in ordered)
+    return views
+
+
+def rack_view(config: Config, hosts: Sequence[Host]) -> Json:
+    """The faces of the switches, as config.yaml has them; what the switches themselves say is laid over it."""
+    by_address = {host.address: host.mac for host in hosts}
+    return {
+        "server_address": str(config.server_address),
+        "network": str(config.network),
+        "interface": config.interface,
+        "switches": [
+            {
+                "index": switch.index,
+                "name": switch.name or str(switch.address),
+                "address": str(switch.address),
+                "ports": [
+                    {
+                        "port": number,
+                        "address": str(address) if address else "",
+                        "mac": by_address.get(address, "") if address else "",
+                        "protected": number in switch.protected_ports,
+                    }
+                    for number, address in enumerate(switch.pi_addresses, 1)
+                ],
+            }
+            for switch in config.switches
+        ],
+    }
+
+
+def event_view(event: Event, names: Mapping[str, str]) -> Json:
+    """One line of the timeline; `names` of the Pis by MAC."""
+    return {
+        "id": event.id,
+        "when": event.when,
+        "mac": event.mac,
+        "name": names.get(event.mac, ""),
+        "severity": str(event.severity),
+        "text": event.text,
+    }
