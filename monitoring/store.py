@@ -22,6 +22,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
+from monitoring.metrics import Reading, Sample
+from monitoring.samples import Samples
 from utility.service import FileRecord, Severity, Stage
 
 log = logging.getLogger("piman.store")
@@ -154,6 +156,7 @@ class Store:
         self.moved_aside: Path | None = None  # the corrupt file that this opening replaced
         self._lock = threading.RLock()
         self._in_use: int | None = None  # descriptor of the lock file, flock shared while open
+        self._samples: Samples | None = None  # opened when it is first asked for
         self._db = self._open_to_read() if read_only else self._open_to_write()
 
     def __enter__(self) -> Store:
@@ -165,6 +168,8 @@ class Store:
     def close(self) -> None:
         """End the use of the file; any number of times. What is called afterwards raises StoreError."""
         with self._lock:
+            if self._samples is not None:
+                self._samples.close()
             self._db.close()
             self._release()
 
@@ -487,6 +492,37 @@ class Store:
         """The ports that are off, or were about to be, and are to come on again."""
         rows = self._read("SELECT switch, port, at FROM intents ORDER BY switch, port")
         return [Intent(str(switch), int(port), float(at)) for switch, port, at in _typed(rows)]
+
+    # What was measured of the Pis: in a file of its own, with a lock of its own
+
+    def add_samples(self, readings: Iterable[Reading]) -> None:
+        """Keep what polls found: for the graphs, and for other processes as the latest of each Pi."""
+        with self._told():
+            self._history().add(readings)
+
+    def latest_samples(self) -> dict[str, Reading]:
+        """The last reading of each Pi, by MAC; nothing where nobody ever polled."""
+        with self._told():
+            return self._history().latest() if self._has_history() else {}
+
+    def samples(self, mac: str, metric: str, since: float, until: float, points: int = 500) -> list[Sample]:
+        """A metric of a Pi from one Unix time to another, in order, as at most `points` means with their extremes."""
+        with self._told():
+            return self._history().of(mac, metric, since, until, points) if self._has_history() else []
+
+    def prune_samples(self, now: float) -> None:
+        """Pack what is old, and forget what is too old. To be called every now and then."""
+        with self._told():
+            self._history().prune(now)
+
+    def _has_history(self) -> bool:
+        return not self.read_only or self.path.with_name("samples.db").exists()
+
+    def _history(self) -> Samples:
+        with self._lock:
+            if self._samples is None:
+                self._samples = Samples(self.path.with_name("samples.db"), self.read_only)
+            return self._samples
 
     # Words about the manager itself: its process, its start, its heartbeat
 

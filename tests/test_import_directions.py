@@ -31,7 +31,7 @@ ONLY_IN = {
     "yaml": {"utility/config.py"},
     "dotenv": {"utility/config.py"},
     "click": {"piman.py"},
-    "sqlite3": {"monitoring/store.py"},
+    "sqlite3": {"monitoring/store.py", "monitoring/samples.py"},
     "psutil": {"monitoring/monitoring_server.py"},  # it runs on the Pi
 }
 PACKET_FLOOR = tuple(f"{package}/packet.py" for package in sorted(PROTOCOLS))

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitoring import store as store_module
+from monitoring.metrics import Reading, Sample
 from monitoring.store import SCHEMA_VERSION, Event, Intent, Lease, Order, PiRow, PowerOn, Store, StoreError
 from utility.service import FileRecord, Severity, Stage
 
@@ -71,6 +72,19 @@ def as_nobody(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 IMPORTS = "from pathlib import Path\nfrom monitoring.store import *\nfrom utility.service import *\n"
+
+
+def test_readings_are_kept_beside_the_state(store: Store, path: Path) -> None:
+    with pytest.raises(StoreError), Store(path, read_only=True) as reader:
+        reader.add_samples([])
+    with Store(path, read_only=True) as reader:
+        assert reader.latest_samples() == {}
+        assert reader.samples(MAC, "cpu_percent", 0.0, 9e9) == []
+        first = Reading(MAC, 1000.0, {"cpu_percent": 5.0}, {"error": ""})
+        store.add_samples([first])
+        assert reader.latest_samples() == {MAC: first}
+        assert reader.samples(MAC, "cpu_percent", 1000.0, 1001.0) == [Sample(1000.0, 5.0, 5.0, 5.0)]
+    store.prune_samples(1000.0)
 
 
 class TestEvents:
