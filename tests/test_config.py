@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utility.config import Config, ConfigError, Monitoring, Ports, Problem, SnmpAccess, Subnet, load_config
+from utility.config import Config, ConfigError, Monitoring, Ports, Problem, SnmpAccess, Subnet, Web, load_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,6 +145,7 @@ local_stratum: none
 ntp_rate_limit: 0.5
 snmp: {write_community: w, timeout: 0.5, retries: 0}
 monitoring: {interval: 30, thresholds: {cpu: 80, temperature: 70.5}, channels: [slack, log]}
+web: {address: [0.0.0.0, "::1"], names: Rack.example.org, tls: on, certificate: c.pem, key: /k.pem}
 """
 
 
@@ -185,6 +186,10 @@ def test_every_key(folder: Path) -> None:
     assert {ip("10.8.0.1"), ip("10.9.0.1")} < config.taken
     assert config.monitoring == Monitoring(30, {"cpu": 80, "temperature": 70.5}, ("slack", "log"))
     assert ip("10.7.0.1") in config.taken
+    web = Web(("0.0.0.0", "::1"), ("rack.example.org",), "on", folder / "c.pem", Path("/k.pem"))
+    assert config.web == web
+    assert not web.is_local
+    assert Web().is_local
 
 
 @pytest.mark.parametrize("key", ["swtich_0_address", "switch_0_address", "switch_address", "address"])
@@ -280,7 +285,7 @@ def known_variables() -> list[str]:
 
 def test_a_variable_for_every_scalar_key(folder: Path) -> None:
     names = set(known_variables())
-    skipped = {"path", "network", "switches", "subnets", "ports", "snmp", "monitoring"}
+    skipped = {"path", "network", "switches", "subnets", "ports", "snmp", "monitoring", "web"}
     for each in dataclasses.fields(Config):
         assert each.name in skipped or f"PIMAN_{each.name.upper()}" in names
     assert {"PIMAN_SUBNET_MASK", "PIMAN_SWITCH_COUNT", "PIMAN_SNMP_TIMEOUT", "PIMAN_PORTS_WEB"} < names
@@ -405,7 +410,7 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
             ("private_number, server_address, subnet_mask, interface, switch_count, lease_time, router, dns, domain",
              "ntp_servers, dhcp_mode, reply_delay, unknown_pis, pool, serve_firmware_updates, local_stratum",
              "ntp_rate_limit, boot_dir, image, state_dir, log_dir, services, switches, subnets, ports, snmp",
-             "monitoring"))),
+             "monitoring, web"))),
         ("interface: eth1", "interface: given twice; first in line 4"),
         ("router: 172.30.5.1", "router: 172.30.5.1 is outside 172.30.4.0/24; give an address of that network"),
         ("router: 172.30.4.0", "router: 172.30.4.0 is 172.30.4.0/24 itself; give the address of a machine"),
@@ -418,9 +423,13 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("domain: a..b", "domain: found 'a..b'; expected a domain name, like rack.example.org"),
         ('boot_dir: "a\\0b"', "boot_dir: found 'a\\x00b'; expected a path"),
         (f"domain: {'-' * 80}", f"domain: found '{'-' * 57}...'; expected a domain name, like rack.example.org"),
-        ("services: [dhcp, http]", "services[1]: found 'http'; expected dhcp or tftp or hello or ntp"),
+        ("services: [dhcp, http]", "services[1]: found 'http'; expected dhcp or tftp or hello or ntp or web"),
         ("switch_count: 2", "switch_count: found 2; expected 1, the number of switches in the list"),
         ("switch_count: two", "switch_count: found 'two'; expected a whole number from 0 to 1000"),
+        ("web: {address: here}", ("web.address: found 'here'; expected an address of this machine, like 127.0.0.1, or 0.0.0.0"
+         " for all of them")),
+        ("web: {tls: yes}", "web.tls: found 'yes'; expected auto or on or off"),
+        ("web: {key: k.pem}", "web.key: needs `certificate:` beside it"),
         ("ports: [1]", "ports: found a list; expected keys with values"),
         ("ports: {tftp: 67}", "ports.tftp: port 67 is also the port of dhcp"),
         ("ports: {hello: 4444}", "ports.hello: port 4444 is also the port of image"),

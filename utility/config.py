@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -109,6 +109,22 @@ class Monitoring:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    """Where the web page is, and how it is protected. Off localhost it asks for a password."""
+
+    addresses: tuple[str, ...] = ("127.0.0.1",)  # of this machine; 0.0.0.0 and ::: all of them
+    names: tuple[str, ...] = ()  # host names by which it may be reached, besides this machine's own
+    tls: str = "auto"  # or "on", "off"; auto: off localhost
+    certificate: Path | None = None  # PEM; None: one is made
+    key: Path | None = None  # PEM, of the certificate
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return all(ip_address(each).is_loopback for each in self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """config.yaml with defaults filled in and paths made absolute (relative ones start at the file's folder)."""
 
@@ -128,7 +144,7 @@ class Config:
     domain: str = ""
     ntp_servers: tuple[IPv4Address, ...] = ()  # empty: the server itself
     ports: Ports = Ports()
-    services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp")
+    services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp", "web")
     subnets: tuple[Subnet, ...] = ()
     dhcp_mode: str = "server"  # or "proxy": beside another DHCP server
     reply_delay: float | None = None  # seconds; None: as each kind of board needs
@@ -139,6 +155,7 @@ class Config:
     ntp_rate_limit: float | None = None  # seconds between two answers to one client
     snmp: SnmpAccess = SnmpAccess()
     monitoring: Monitoring = Monitoring()
+    web: Web = Web()
     slack_webhook: str = field(default="", repr=False)
     web_password: str = field(default="", repr=False)
 
@@ -188,14 +205,15 @@ _TOP = (
     "domain", "ntp_servers", "dhcp_mode", "reply_delay", "unknown_pis", "pool", "serve_firmware_updates",
     "local_stratum", "ntp_rate_limit", "boot_dir", "image", "state_dir", "log_dir", "services",
 )  # fmt: skip
-_TOP_SECTIONS = ("switches", "subnets", "ports", "snmp", "monitoring")
+_TOP_SECTIONS = ("switches", "subnets", "ports", "snmp", "monitoring", "web")
 _SUBNET = ("network", "subnet_mask", "router", "lease_time", "dns", "domain", "ntp_servers", "pool")
 _PORTS = tuple(each.name for each in fields(Ports))
 _SNMP = tuple(each.name for each in fields(SnmpAccess))
 _MONITORING = ("interval",)
 _MONITORING_SECTIONS = ("thresholds", "channels")
+_WEB = ("address", "names", "tls", "certificate", "key")
 _SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_ports")
-SERVICES = ("dhcp", "tftp", "hello", "ntp")
+SERVICES = ("dhcp", "tftp", "hello", "ntp", "web")
 MAX_POOL = 0xFFFF
 
 _SECRET_KEYS = frozenset({"read_community", "write_community", "channels", "slack_webhook", "web_password"})
@@ -209,6 +227,7 @@ _VARIABLES = _SECRET_VARIABLES | {
         *(f"ports_{key}" for key in _PORTS),
         *(f"snmp_{key}" for key in _SNMP),
         *(f"monitoring_{key}" for key in _MONITORING),
+        *(f"web_{key}" for key in _WEB),
     )
 }
 # Read by the command line, the bundle, the lab and the tests; they may stand in .env without harm.
@@ -572,6 +591,14 @@ def _snmp_version(text: str) -> str:
     return _choice("1", "2c")(text)
 
 
+def _listen(text: str) -> str:
+    """An address to listen on, of either family; 0.0.0.0 and :: are all of them."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("expected an address of this machine, like 127.0.0.1, or 0.0.0.0 for all of them") from None
+
+
 def _pool(text: str) -> Pool:
     """`172.30.4.100-172.30.4.150` -> the first and the last address."""
     first, _, last = text.partition("-")
@@ -680,6 +707,7 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
         ntp_rate_limit=top.value("ntp_rate_limit", _or_word("none", _number(0.1, 3600, " of seconds")), None),
         snmp=snmp,
         monitoring=_read_monitoring(top.section("monitoring", (*_MONITORING, *_MONITORING_SECTIONS))),
+        web=_read_web(top.section("web", _WEB)),
         slack_webhook=top.value("slack_webhook", _text, ""),
         web_password=top.value("web_password", _text, ""),
     )
@@ -770,6 +798,20 @@ def _read_snmp(section: _Section, base: SnmpAccess, number: int | None) -> SnmpA
         port=section.value("port", _whole(1, 65535), base.port),
         timeout=section.value("timeout", _number(0.1, 60, " of seconds"), base.timeout),
         retries=section.value("retries", _whole(0, 10), base.retries),
+    )
+
+
+def _read_web(section: _Section) -> Web:
+    files = {name: section.path_of(name, "") if section.given(name) else None for name in ("certificate", "key")}
+    for name, other in (("certificate", "key"), ("key", "certificate")):
+        if files[name] and not files[other]:
+            section.sheet.wrong(section.key(name), f"needs `{other}:` beside it")
+    return Web(
+        addresses=section.values("address", _listen) or Web().addresses,
+        names=tuple(name.lower() for name in section.values("names", _DOMAIN)),
+        tls=section.value("tls", _choice("auto", "on", "off"), "auto"),
+        certificate=files["certificate"],
+        key=files["key"],
     )
 
 
