@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.test_snmp import FakeAgent
 from utility.config import Switch
+from utility.drivers import Oid
 from utility.findport import BRIDGE_FDB, VLAN_FDB, Sighting, choose_edge, find_port, parse_table
-from utility.snmp import OBJECTS, Oid, Snmp, SnmpError, Value
+from utility.snmp import OBJECTS, Snmp, SnmpError, Value
 
 PI = "b8:27:eb:01:02:03"
 IF_INDEX, IF_NAME, IF_DESCR = OBJECTS["dot1dBasePortIfIndex"], OBJECTS["ifName"], OBJECTS["ifDescr"]

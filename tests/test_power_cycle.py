@@ -9,6 +9,7 @@ import pytest
 
 from tests.test_snmp import FakeAgent
 from utility.config import Switch
+from utility.drivers import Oid
 from utility.power_cycle import (
     ADMIN,
     CLASS,
@@ -22,7 +23,7 @@ from utility.power_cycle import (
     read_ports,
     restore_ports,
 )
-from utility.snmp import Oid, Snmp, SnmpError, Value
+from utility.snmp import Snmp, SnmpError, Value
 
 ON, OFF = 1, 2
 

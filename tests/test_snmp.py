@@ -21,7 +21,8 @@ from pysnmp.proto.api import v1, v2c
 
 from utility import snmp as module
 from utility.config import SnmpAccess, Switch
-from utility.snmp import OBJECTS, Kind, Oid, PacketError, Response, Snmp, SnmpError, Status, UdpWire, Value, name_of
+from utility.drivers import Oid
+from utility.snmp import OBJECTS, Kind, PacketError, Response, Snmp, SnmpError, Status, UdpWire, Value, name_of
 
 ADDRESS = IPv4Address("172.30.4.254")
 ADMIN = (*OBJECTS["pethPsePortAdminEnable"], 1)

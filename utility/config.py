@@ -20,6 +20,8 @@ from typing import TypeVar
 import yaml
 from dotenv.parser import parse_stream
 
+from utility.drivers import Driver
+
 T = TypeVar("T")
 
 
@@ -80,7 +82,8 @@ class Switch:
     snmp: SnmpAccess = SnmpAccess()
     off_time: float = 5.0
     protected_ports: frozenset[int] = frozenset()
-    driver: str = "snmp"  # nothing else so far
+    driver: str = "snmp"  # as it says what it is; or the name of a row of drivers.py or of config.yaml's `drivers:`
+    drivers: tuple[Driver, ...] = ()  # those of config.yaml
 
 
 Pool = tuple[IPv4Address, IPv4Address]  # first and last

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from utility.config import Switch
+from utility.drivers import Oid
 from utility.hosts import parse_mac
-from utility.snmp import OBJECTS, Oid, Row, Snmp, SnmpError, Value
+from utility.snmp import OBJECTS, Row, Snmp, SnmpError, Value
 
 BRIDGE_FDB = OBJECTS["dot1dTpFdbPort"]
 VLAN_FDB = OBJECTS["dot1qTpFdbPort"]

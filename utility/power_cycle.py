@@ -16,7 +16,8 @@ from enum import IntEnum
 from typing import Protocol
 
 from utility.config import Switch
-from utility.snmp import OBJECTS, Oid, Row, SnmpError, Value
+from utility.drivers import Oid
+from utility.snmp import OBJECTS, Row, SnmpError, Value
 
 log = logging.getLogger("piman.power_cycle")
 

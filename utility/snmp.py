@@ -20,9 +20,11 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Protocol
 
+from utility import drivers
 from utility.config import Switch
+from utility.drivers import Oid
+from utility.switches import SwitchError
 
-Oid = tuple[int, ...]
 Value = int | bytes | Oid | None  # None: the switch has no such object
 Row = tuple[Oid, Value]
 
@@ -46,11 +48,7 @@ OBJECTS: dict[str, Oid] = {
     "dot1dTpFdbPort": (1, 3, 6, 1, 2, 1, 17, 4, 3, 1, 2),
     "dot1dTpFdbStatus": (1, 3, 6, 1, 2, 1, 17, 4, 3, 1, 3),
     "dot1qTpFdbPort": (1, 3, 6, 1, 2, 1, 17, 7, 1, 2, 2, 1, 2),
-    "pethPsePortAdminEnable": (1, 3, 6, 1, 2, 1, 105, 1, 1, 1, 3),
-    "pethPsePortDetectionStatus": (1, 3, 6, 1, 2, 1, 105, 1, 1, 1, 6),
-    "pethPsePortPowerClassifications": (1, 3, 6, 1, 2, 1, 105, 1, 1, 1, 10),
-    "pethMainPsePower": (1, 3, 6, 1, 2, 1, 105, 1, 3, 1, 1, 2),
-    "pethMainPseConsumptionPower": (1, 3, 6, 1, 2, 1, 105, 1, 3, 1, 1, 4),
+    **drivers.OBJECTS,
 }
 
 
@@ -62,18 +60,12 @@ def name_of(oid: Oid) -> str:
     return ".".join(map(str, oid))
 
 
-class SnmpError(Exception):
-    """A switch did not do what it was asked. `str()` is one line: the switch, the port, the object, what to do."""
+class SnmpError(SwitchError):
+    """A switch did not do what it was asked over SNMP; `oid` names the object in the line that `str()` is."""
 
     def __init__(self, switch: Switch, oid: Oid | None, reason: str, port: int | None = None) -> None:
-        where = f"{switch.name} ({switch.address})" if switch.name else str(switch.address)
-        at = "" if port is None else f" port {port}"
-        what = "" if oid is None else f" {name_of(oid)}:"
-        super().__init__(f"switch {where}{at}:{what} {reason}")
-        self.switch = switch
+        super().__init__(switch, "" if oid is None else name_of(oid), reason, port)
         self.oid = oid
-        self.reason = reason
-        self.port = port
 
     def at_port(self, port: int) -> SnmpError:
         """The same error, with the port that was being worked on."""

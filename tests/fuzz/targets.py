@@ -46,10 +46,11 @@ from tcp.session import (
 from tftp.files import BootFiles, Refusal, normalise
 from tftp.transfer import Blocks, Netascii, ReadTransfer, Sending, negotiate
 from utility.config import Config, ConfigError, Problem, Switch, load_config
+from utility.drivers import Oid
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
 from utility.power_cycle import ON, power_cycle, read_ports
-from utility.snmp import Oid, PacketError, Response, Snmp, SnmpError, decode_response
+from utility.snmp import PacketError, Response, Snmp, SnmpError, decode_response
 
 Run = Callable[[bytes], None]
 
