@@ -16,6 +16,7 @@ from utility.config import Config, ConfigError, Monitoring, Ports, Problem, Snmp
 
 ROOT = Path(__file__).parent.parent
 
+LISTEN = "expected an address of this machine, like 127.0.0.1, or 0.0.0.0 for all of them"
 BASE = """\
 private_number: 4
 server_address: 172.30.4.1
@@ -426,8 +427,7 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("services: [dhcp, http]", "services[1]: found 'http'; expected dhcp or tftp or hello or ntp or web"),
         ("switch_count: 2", "switch_count: found 2; expected 1, the number of switches in the list"),
         ("switch_count: two", "switch_count: found 'two'; expected a whole number from 0 to 1000"),
-        ("web: {address: here}", ("web.address: found 'here'; expected an address of this machine, like 127.0.0.1, or 0.0.0.0"
-         " for all of them")),
+        ("web: {address: here}", f"web.address: found 'here'; {LISTEN}"),
         ("web: {tls: yes}", "web.tls: found 'yes'; expected auto or on or off"),
         ("web: {key: k.pem}", "web.key: needs `certificate:` beside it"),
         ("ports: [1]", "ports: found a list; expected keys with values"),
