@@ -33,6 +33,7 @@ KEEP_EVENTS_PER_PI = 1_000
 KEEP_EVENTS = 50_000
 KEEP_FILES_PER_PI = 200  # four or five boots
 KEEP_FILES = 20_000
+KEEP_AUDIT = 20_000
 
 # Entry i brings a database of version i to version i + 1; the version is SQLite's user_version. Never edit an entry
 # that has been released: append one.
@@ -61,6 +62,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE leases (mac TEXT PRIMARY KEY, address TEXT NOT NULL UNIQUE, expires REAL NOT NULL)",
         # The id grows with each power-on, also of the same Pi: the server follows it as a reader follows the events.
         "CREATE TABLE powered (id INTEGER PRIMARY KEY AUTOINCREMENT, mac TEXT NOT NULL UNIQUE, at REAL NOT NULL)",
+    ),
+    (
+        """CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, who TEXT NOT NULL,
+           action TEXT NOT NULL, subject TEXT NOT NULL, result TEXT NOT NULL)""",
+        """CREATE TABLE tokens (name TEXT PRIMARY KEY, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
+           created REAL NOT NULL)""",
+        """CREATE TABLE sessions (hash TEXT PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, created REAL NOT NULL,
+           seen REAL NOT NULL)""",
     ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -141,6 +150,39 @@ class PowerOn:
     id: int
     mac: str
     when: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Who did what to which Pi or file, and what came of it. Ids grow and are never given twice."""
+
+    id: int
+    when: float
+    who: str
+    action: str
+    subject: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A script's way in; of the token itself only a hash is kept."""
+
+    name: str
+    role: str
+    hash: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class WebSession:
+    """Somebody who logged in on the web page; of the cookie only a hash is kept."""
+
+    hash: str
+    who: str
+    role: str
+    created: float
+    seen: float  # now and then
 
 
 class Store:
@@ -492,6 +534,56 @@ class Store:
         """The ports that are off, or were about to be, and are to come on again."""
         rows = self._read("SELECT switch, port, at FROM intents ORDER BY switch, port")
         return [Intent(str(switch), int(port), float(at)) for switch, port, at in _typed(rows)]
+
+    # Who did what, and who may
+
+    def add_audit(self, when: float, who: str, action: str, subject: str, result: str) -> None:
+        """Append to the audit trail; the oldest beyond KEEP_AUDIT go."""
+        with self._writing(durable=False) as db:
+            sql = "INSERT INTO audit (at, who, action, subject, result) VALUES (?,?,?,?,?)"
+            number = db.execute(sql, [when, who, action, subject, result]).lastrowid or 0
+            db.execute("DELETE FROM audit WHERE id <= ?", [number - KEEP_AUDIT])
+
+    def audit(self, limit: int = 200, before: int = 0) -> list[Audit]:
+        """The newest `limit` entries, the newest first; of those with an id below `before`, if that is given."""
+        sql = "SELECT id, at, who, action, subject, result FROM audit WHERE ?1 = 0 OR id < ?1 ORDER BY id DESC LIMIT ?2"
+        rows = _typed(self._read(sql, [before, limit]))
+        return [Audit(int(number), float(at), *words) for number, at, *words in rows]
+
+    def add_token(self, token: Token) -> bool:
+        """Keep a token; False where there is one of that name. On the disk when it returns."""
+        with self._writing(durable=True) as db:
+            sql = "INSERT OR IGNORE INTO tokens (name, role, hash, created) VALUES (?,?,?,?)"
+            return db.execute(sql, [token.name, token.role, token.hash, token.created]).rowcount == 1
+
+    def tokens(self) -> list[Token]:
+        """Every token, by name."""
+        rows = _typed(self._read("SELECT name, role, hash, created FROM tokens ORDER BY name"))
+        return [Token(name, role, digest, float(created)) for name, role, digest, created in rows]
+
+    def delete_token(self, name: str) -> bool:
+        """Make a token worthless; return whether there was one. On the disk when it returns."""
+        with self._writing(durable=True) as db:
+            return db.execute("DELETE FROM tokens WHERE name = ?", [name]).rowcount == 1
+
+    def save_session(self, session: WebSession) -> None:
+        """Keep a session, in place of the one with its hash."""
+        with self._writing(durable=False) as db:
+            sql = "INSERT OR REPLACE INTO sessions (hash, who, role, created, seen) VALUES (?,?,?,?,?)"
+            db.execute(sql, [session.hash, session.who, session.role, session.created, session.seen])
+
+    def session(self, digest: str) -> WebSession | None:
+        """The session with that hash."""
+        sql = "SELECT hash, who, role, created, seen FROM sessions WHERE hash = ?"
+        for key, who, role, created, seen in _typed(self._read(sql, [digest])):
+            return WebSession(key, who, role, float(created), float(seen))
+        return None
+
+    def end_sessions(self, digest: str | None = None, seen_before: float | None = None) -> None:
+        """End one session, those not seen since, or all. On the disk when it returns."""
+        with self._writing(durable=True) as db:
+            sql = "DELETE FROM sessions WHERE (?1 IS NULL OR hash = ?1) AND (?2 IS NULL OR seen < ?2)"
+            db.execute(sql, [digest, seen_before])
 
     # What was measured of the Pis: in a file of its own, with a lock of its own
 

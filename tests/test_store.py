@@ -22,7 +22,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitoring import store as store_module
 from monitoring.metrics import Reading, Sample
-from monitoring.store import SCHEMA_VERSION, Event, Intent, Lease, Order, PiRow, PowerOn, Store, StoreError
+from monitoring.store import (
+    SCHEMA_VERSION,
+    Audit,
+    Event,
+    Intent,
+    Lease,
+    Order,
+    PiRow,
+    PowerOn,
+    Store,
+    StoreError,
+    Token,
+    WebSession,
+)
 from utility.service import FileRecord, Severity, Stage
 
 MAC = "b8:27:eb:00:00:01"
@@ -601,3 +614,33 @@ def test_killed_at_any_moment_it_opens_and_no_order_is_lost(path: Path) -> None:
 
 def _next(mac: str) -> str:
     return f"{mac[:-2]}{(int(mac[-2:], 16) + 1) % 8:02x}"
+
+
+def test_the_audit_trail_is_read_from_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitoring.store.KEEP_AUDIT", 3)
+    for number in range(5):
+        store.add_audit(number, "ann", "restart", f"pi{number}", "done")
+    assert store.audit() == [Audit(n + 1, n, "ann", "restart", f"pi{n}", "done") for n in (4, 3, 2)]
+    assert [each.id for each in store.audit(limit=1, before=5)] == [4]
+
+
+def test_tokens_have_names_and_go(store: Store) -> None:
+    token = Token("ci", "operate", "a" * 64, 5.0)
+    assert store.add_token(token)
+    assert not store.add_token(dataclasses.replace(token, hash="b" * 64))
+    assert not store.add_token(dataclasses.replace(token, name="twin"))
+    assert store.tokens() == [token]
+    assert store.delete_token("ci")
+    assert not store.delete_token("ci")
+
+
+def test_sessions_end_one_by_one_by_age_and_all(store: Store) -> None:
+    for number in range(4):
+        store.save_session(WebSession(f"h{number}", "ann", "admin", 1.0, float(number)))
+    store.save_session(WebSession("h3", "bob", "read", 1.0, 9.0))
+    assert store.session("h3") == WebSession("h3", "bob", "read", 1.0, 9.0)
+    store.end_sessions("h3")
+    store.end_sessions(seen_before=1.5)
+    assert [store.session(f"h{number}") is not None for number in range(4)] == [False, False, True, False]
+    store.end_sessions()
+    assert store.session("h2") is None
