@@ -145,7 +145,7 @@ serve_firmware_updates: [Pi1, B8-27-EB-01-02-03]
 local_stratum: none
 ntp_rate_limit: 0.5
 snmp: {write_community: w, timeout: 0.5, retries: 0}
-monitoring: {interval: 30, thresholds: {cpu: 80, temperature: 70.5}, channels: [slack, log]}
+monitoring: {interval: 30, timeout: 30, port: 3001, thresholds: {cpu: 80, temperature: 70.5}, channels: [slack, log]}
 web: {address: [0.0.0.0, "::1"], names: Rack.example.org, tls: on, certificate: c.pem, key: /k.pem}
 """
 
@@ -185,7 +185,7 @@ def test_every_key(folder: Path) -> None:
     assert config.serve_firmware_updates == frozenset({"pi1", "b8:27:eb:01:02:03"})
     assert (config.local_stratum, config.ntp_rate_limit) == (None, 0.5)
     assert {ip("10.8.0.1"), ip("10.9.0.1")} < config.taken
-    assert config.monitoring == Monitoring(30, {"cpu": 80, "temperature": 70.5}, ("slack", "log"))
+    assert config.monitoring == Monitoring(30, 30, 3001, {"cpu": 80, "temperature": 70.5}, ("slack", "log"))
     assert ip("10.7.0.1") in config.taken
     web = Web(("0.0.0.0", "::1"), ("rack.example.org",), "on", folder / "c.pem", Path("/k.pem"))
     assert config.web == web
@@ -196,6 +196,11 @@ def test_every_key(folder: Path) -> None:
 @pytest.mark.parametrize("key", ["swtich_0_address", "switch_0_address", "switch_address", "address"])
 def test_the_spellings_of_a_switch_address(folder: Path, key: str) -> None:
     assert load(BASE.replace("address: 172.30.4.254", f"{key}: 172.30.4.254")) == load(BASE)
+
+
+def test_a_short_interval_shortens_the_timeout_of_a_poll(folder: Path) -> None:
+    assert load(BASE).monitoring == Monitoring(10, 3, 3000)
+    assert load(BASE + "monitoring: {interval: 1}\n").monitoring.timeout == 1
 
 
 def test_a_bare_image_name_is_in_boot_dir(folder: Path) -> None:
@@ -424,7 +429,7 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("domain: a..b", "domain: found 'a..b'; expected a domain name, like rack.example.org"),
         ('boot_dir: "a\\0b"', "boot_dir: found 'a\\x00b'; expected a path"),
         (f"domain: {'-' * 80}", f"domain: found '{'-' * 57}...'; expected a domain name, like rack.example.org"),
-        ("services: [dhcp, http]", "services[1]: found 'http'; expected dhcp or tftp or hello or ntp or web"),
+        ("services: [dhcp, http]", "services[1]: found 'http'; expected dhcp or tftp or hello or ntp or web or monitoring"),
         ("switch_count: 2", "switch_count: found 2; expected 1, the number of switches in the list"),
         ("switch_count: two", "switch_count: found 'two'; expected a whole number from 0 to 1000"),
         ("web: {address: here}", f"web.address: found 'here'; {LISTEN}"),
@@ -438,6 +443,8 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
          "snmp.version: found '3'; SNMP 3 cannot be spoken yet; set version 2c here and on the switch"),
         ("snmp: {version: 2}", "snmp.version: found '2'; expected 1 or 2c"),
         ("snmp: {timeout: 0}", "snmp.timeout: found '0'; expected a number of seconds from 0.1 to 60"),
+        ("monitoring: {interval: 2, timeout: 2.5}",
+         "monitoring.timeout: found 2.5; expected less than the interval, 2 s"),
         ("monitoring: {thresholds: {cpu: hot}}",
          "monitoring.thresholds.cpu: found 'hot'; expected a number from -1e+09 to 1e+15"),
         ("monitoring: {thresholds: [1]}", "monitoring.thresholds: found a list; expected keys with values"),

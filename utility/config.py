@@ -106,7 +106,9 @@ class Subnet:
 class Monitoring:
     """How the Pis are polled and what is raised when they are not well."""
 
-    interval: float = 60.0
+    interval: float = 10.0
+    timeout: float = 3.0  # of one poll
+    port: int = 3000  # of the agent on the Pis
     thresholds: Mapping[str, float] = field(default_factory=dict)
     channels: tuple[str, ...] = field(default=(), repr=False)  # a channel's address may hold its secret
 
@@ -147,7 +149,7 @@ class Config:
     domain: str = ""
     ntp_servers: tuple[IPv4Address, ...] = ()  # empty: the server itself
     ports: Ports = Ports()
-    services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp", "web")
+    services: tuple[str, ...] = ("dhcp", "tftp", "hello", "ntp", "web", "monitoring")
     subnets: tuple[Subnet, ...] = ()
     dhcp_mode: str = "server"  # or "proxy": beside another DHCP server
     reply_delay: float | None = None  # seconds; None: as each kind of board needs
@@ -212,11 +214,11 @@ _TOP_SECTIONS = ("switches", "subnets", "ports", "snmp", "monitoring", "web")
 _SUBNET = ("network", "subnet_mask", "router", "lease_time", "dns", "domain", "ntp_servers", "pool")
 _PORTS = tuple(each.name for each in fields(Ports))
 _SNMP = tuple(each.name for each in fields(SnmpAccess))
-_MONITORING = ("interval",)
+_MONITORING = ("interval", "timeout", "port")
 _MONITORING_SECTIONS = ("thresholds", "channels")
 _WEB = ("address", "names", "tls", "certificate", "key")
 _SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_ports")
-SERVICES = ("dhcp", "tftp", "hello", "ntp", "web")
+SERVICES = ("dhcp", "tftp", "hello", "ntp", "web", "monitoring")
 MAX_POOL = 0xFFFF
 
 _SECRET_KEYS = frozenset({"read_community", "write_community", "channels", "slack_webhook", "web_password"})
@@ -823,8 +825,15 @@ def _read_monitoring(section: _Section) -> Monitoring:
     names = [k.value for k, _ in thresholds.value] if isinstance(thresholds, yaml.MappingNode) else []
     table = section.section("thresholds", [name for name in names if isinstance(name, str)])
     read = {name: table.value(name, _number(-1e9, 1e15), None) for name in table.nodes}
+    interval = section.value("interval", _number(1, 86400, " of seconds"), Monitoring().interval)
+    timeout = section.value("timeout", _number(0.1, 60, " of seconds"), min(Monitoring().timeout, interval))
+    if timeout > interval:
+        text = f"found {timeout:g}; expected less than the interval, {interval:g} s"
+        section.sheet.wrong(section.key("timeout"), text)
     return Monitoring(
-        interval=section.value("interval", _number(1, 86400, " of seconds"), 60.0),
+        interval=interval,
+        timeout=timeout,
+        port=section.value("port", _whole(1, 65535), Monitoring().port),
         thresholds={name: value for name, value in read.items() if value is not None},
         channels=section.values("channels", _text),
     )
