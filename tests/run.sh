@@ -70,9 +70,11 @@ tcp/session.py
 ntp/chrony.py
 ntp/packet.py
 ntp/policy.py
+monitoring/alerts.py
 monitoring/diagnosis.py
 utility/config.py
 utility/hosts.py
+utility/rules.py
 lab/families.py
 lab/replay.py
 PURE
