@@ -270,7 +270,9 @@ def test_an_acknowledged_alert_is_quiet_until_it_is_over() -> None:
 def test_a_clock_that_is_set_raises_nothing_and_ends_nothing() -> None:
     clock = Clock(rules("temperature > 80 for 2m", "under_voltage == 1 clear for 1m", "up == 0", "switch_up == 0"))
     clock.look(switch(0), pi(temperature=90, under_voltage=1, up=0, parent=SWITCH))
-    assert clock.told(switch(1), pi(temperature=90, under_voltage=0, up=0, parent=SWITCH)) == [("switch_up", "resolved")]
+    assert clock.told(switch(1), pi(temperature=90, under_voltage=0, up=0, parent=SWITCH)) == [
+        ("switch_up", "resolved")
+    ]
     year = 365 * 86400.0
     for jump in (year, -2 * year):
         told = clock.told(switch(1), pi(temperature=90, under_voltage=0, up=0, parent=SWITCH), after=jump)

@@ -198,7 +198,15 @@ def test_a_threshold_must_fit(text: str, number: float, problem: str) -> None:
 
 def test_the_measures_of_a_pi_are_the_metrics() -> None:
     assert METRICS.keys() <= MEASURES.keys()
-    units = {"percent": "%", "celsius": "°C", "seconds": "s", "milliseconds": "ms", "watts": "W", "count": "", "bool": "flag"}
+    units = {
+        "percent": "%",
+        "celsius": "°C",
+        "seconds": "s",
+        "milliseconds": "ms",
+        "watts": "W",
+        "count": "",
+        "bool": "flag",
+    }
     assert {name: units[each.unit] for name, each in METRICS.items()} == {name: MEASURES[name].unit for name in METRICS}
 
 
