@@ -75,6 +75,7 @@ monitoring/diagnosis.py
 utility/config.py
 utility/hosts.py
 utility/rules.py
+utility/usm.py
 lab/families.py
 lab/replay.py
 PURE

@@ -257,6 +257,57 @@ def test_secrets(folder: Path) -> None:
     assert "hush" not in repr(config)
 
 
+V3 = """\
+private_number: 4
+server_address: 172.30.4.1
+subnet_mask: 255.255.255.0
+interface: ens4
+snmp: {version: 3, user: piman, auth_protocol: sha256, priv_protocol: AES128}
+switches:
+  - address: 172.30.4.254
+  - {address: 172.30.4.253, name: rack-b, snmp: {auth_protocol: sha-1, priv_protocol: des}}
+  - {address: 172.30.4.252, snmp: {version: 2c, read_community: look}}
+"""
+
+
+def test_version_3_has_its_passwords_in_env_for_all_switches_and_for_one(folder: Path) -> None:
+    env = "PIMAN_SNMP_AUTH_PASSWORD=hush-hush\nPIMAN_SNMP_PRIV_PASSWORD=hush-priv\nPIMAN_SNMP_RACK_B_USER=other\n"
+    environ = {"PIMAN_SNMP_RACK_B_PRIV_PASSWORD": "hush-rack-b", "PIMAN_SNMP_0_RETRIES": "5"}
+    first, second, third = load(V3, env, environ).switches
+    base = SnmpAccess("3", user="piman", auth_protocol="SHA-256", auth_password="hush-hush", priv_password="hush-priv")
+    assert first.snmp == dataclasses.replace(base, retries=5)
+    assert second.snmp == dataclasses.replace(
+        base, user="other", auth_protocol="SHA", priv_protocol="DES", priv_password="hush-rack-b"
+    )
+    assert third.snmp == dataclasses.replace(base, version="2c", read_community="look")
+    assert "hush" not in repr(load(V3, env, environ))
+
+
+def test_a_switch_that_falls_over_getbulk(folder: Path) -> None:
+    assert load(BASE).snmp.bulk
+    assert not load(with_lines("snmp: {bulk: False}")).switches[0].snmp.bulk
+
+
+def test_problems_of_a_switchs_own_variables(folder: Path) -> None:
+    env = "PIMAN_SNMP_RACK_C_USER=x\nPIMAN_SNMP_0_AUTH_PASSWORD=hush\nPIMAN_SNMP_RACK_B_TIMEOUT=0\n"
+    assert problems(V3.replace("{auth_protocol: sha-1", "{auth_password: hush, auth_protocol: sha-1"), env)[0] == (
+        "config.yaml:8: switches[1].snmp.auth_password: a secret is kept out of this file;"
+        " put PIMAN_SNMP_RACK_B_AUTH_PASSWORD=... into .env"
+    )
+    assert problems(V3, env) == [
+        ".env:1: PIMAN_SNMP_RACK_C_USER: there is no switch RACK_C; known here: 0, RACK_B, 2",
+        (
+            ".env:2: PIMAN_SNMP_0_AUTH_PASSWORD: expected a password of 8 to 255 characters, as SNMP 3 wants it"
+            " (the value is a secret and not shown)"
+        ),
+        ".env:3: PIMAN_SNMP_RACK_B_TIMEOUT: found '0'; expected a number of seconds from 0.1 to 60",
+    ]
+    twins = V3.replace("- {address: 172.30.4.252,", "- {address: 172.30.4.252, name: rack_b,")
+    assert problems(twins, env)[-1] == (
+        ".env:3: PIMAN_SNMP_RACK_B_TIMEOUT: 2 switches are called RACK_B here; rename one"
+    )
+
+
 def test_a_secret_is_in_no_problem(folder: Path) -> None:
     long = "hush" * 100
     found = problems(
@@ -439,9 +490,20 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("ports: {tftp: 67}", "ports.tftp: port 67 is also the port of dhcp"),
         ("ports: {hello: 4444}", "ports.hello: port 4444 is also the port of image"),
         ("ports: {dns: 53}", "ports.dns: unknown key; known here: dhcp, tftp, hello, image, ntp, web"),
-        ("snmp: {version: 3}",
-         "snmp.version: found '3'; SNMP 3 cannot be spoken yet; set version 2c here and on the switch"),
-        ("snmp: {version: 2}", "snmp.version: found '2'; expected 1 or 2c"),
+        ("snmp: {version: 2}", "snmp.version: found '2'; expected 1 or 2c or 3"),
+        ("snmp: {bulk: 1}", "snmp.bulk: found '1'; expected true or false"),
+        ("snmp: {user: two words}", "snmp.user: found 'two words'; expected a user's name of 1 to 32 characters"),
+        ("snmp: {auth_protocol: sha3}", ("snmp.auth_protocol: found 'sha3'; expected MD5, SHA, SHA-224, SHA-256,"
+         " SHA-384, SHA-512 or none")),
+        ("snmp: {auth_password: hush}",
+         "snmp.auth_password: a secret is kept out of this file; put PIMAN_SNMP_AUTH_PASSWORD=... into .env"),
+        ("snmp: {version: 3, auth_protocol: none, priv_protocol: none}", ("snmp.version: version 3 needs a user; give"
+         " `user:`, or put PIMAN_SNMP_USER=... (or PIMAN_SNMP_0_USER for this switch alone) into .env")),
+        ("snmp: {version: 3, user: u, auth_protocol: none}",
+         "snmp.version: priv_protocol needs an auth_protocol; set it, or priv_protocol none too"),
+        ("snmp: {version: 3, user: u, priv_protocol: none}", ("snmp.version: no password for auth_protocol SHA; put"
+         " PIMAN_SNMP_AUTH_PASSWORD=... (or PIMAN_SNMP_0_AUTH_PASSWORD for this switch alone) into .env,"
+         " or set auth_protocol none")),
         ("snmp: {timeout: 0}", "snmp.timeout: found '0'; expected a number of seconds from 0.1 to 60"),
         ("monitoring: {interval: 2, timeout: 2.5}",
          "monitoring.timeout: found 2.5; expected less than the interval, 2 s"),

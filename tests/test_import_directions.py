@@ -28,6 +28,7 @@ MAY_IMPORT = {
 # module -> the only files that may import it
 ONLY_IN = {
     "pysnmp": {"utility/snmp.py"},
+    "cryptography": {"utility/usm.py"},
     "yaml": {"utility/config.py"},
     "dotenv": {"utility/config.py"},
     "click": {"piman.py"},

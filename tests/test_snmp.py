@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -19,10 +20,24 @@ from pyasn1.codec.ber import decoder, encoder  # type: ignore[import-untyped]
 from pysnmp.proto import rfc1905
 from pysnmp.proto.api import v1, v2c
 
+from tests.test_usm import Engine
 from utility import snmp as module
 from utility.config import SnmpAccess, Switch
 from utility.drivers import Oid
-from utility.snmp import OBJECTS, Kind, PacketError, Response, Snmp, SnmpError, Status, UdpWire, Value, name_of
+from utility.snmp import (
+    OBJECTS,
+    Kind,
+    NoAnswerError,
+    Response,
+    Snmp,
+    SnmpError,
+    Status,
+    UdpWire,
+    Value,
+    decode_pdu,
+    name_of,
+)
+from utility.usm import PacketError, Reader, parse_frame, put, put_int
 
 ADDRESS = IPv4Address("172.30.4.254")
 ADMIN = (*OBJECTS["pethPsePortAdminEnable"], 1)
@@ -43,6 +58,7 @@ class FakeAgent:
         self.now = 0.0
         self.requests: list[tuple[str, str, tuple[Oid, ...]]] = []  # kind, community, OIDs
         self.silent = 0
+        self.mute: set[str] = set()
         self.before: list[bytes] = []
         self.on_set: Callable[[Oid, int], int] = lambda _oid, _value: 0
         self.refuse: Callable[[str, tuple[Oid, ...]], int] = lambda _kind, _oids: 0
@@ -66,7 +82,7 @@ class FakeAgent:
         kind = type(request).__name__.removesuffix("RequestPDU")
         self.requests.append((kind, community, tuple(oid for oid, _ in rows)))
         self._answers = list(self.before)
-        if self.silent or community not in self.communities:
+        if self.silent or community not in self.communities or kind in self.mute:
             self.silent = max(0, self.silent - 1)
             return
         status, index, found = self._answer(kind, rows, request)
@@ -484,3 +500,179 @@ def test_the_wire_is_a_connected_socket() -> None:
 def test_pysnmp_is_imported_only_when_a_switch_is_asked() -> None:
     script = "import sys, utility.findport, utility.power_cycle; sys.exit('pysnmp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------------------------------------------- version 3
+
+
+class SecureAgent(FakeAgent):
+    """The same by version 3: what it says of the other versions is put into its engine's messages.
+
+    reports   what it answers with in the place of the next answers: the last numbers of the report's object, signed
+    """
+
+    def __init__(self, cells: Mapping[Oid, Value]) -> None:
+        super().__init__(cells)
+        self.engine = Engine()
+        self.reports: list[tuple[Oid, bool]] = []
+        self.shift = 0  # of the message ids of its answers
+        self.contexts: list[bytes] = []
+
+    def snmp(self, switch: Switch | None = None, retries: int = 2, timeout: float = 3.0) -> Snmp:
+        access = SnmpAccess("3", "", "", 161, timeout, retries, user="piman", auth_protocol="SHA-256")
+        access = replace(access, auth_password="maplesyrup", priv_password="dolphin88")
+        return Snmp(replace(switch or Switch(0, ADDRESS), snmp=access), lambda _address, _port: self, lambda: self.now)
+
+    def send(self, datagram: bytes) -> None:
+        frame = parse_frame(datagram)
+        self._answers = list(self.before)
+        if self.silent:
+            self.silent -= 1
+        elif not frame.engine_id:
+            self.requests.append(("Hello", "", ()))
+            self._answers.append(self.engine.hello(frame.message_id))
+        else:
+            self._answer_request(datagram, frame.message_id + self.shift)
+
+    def _answer_request(self, datagram: bytes, message_id: int) -> None:
+        if parse_frame(datagram).engine_id != self.engine.name:
+            self._answers.append(self._report(message_id, (*USM_REPORTS, 4, 0), False))
+            return
+        FakeAgent.send(self, put(0x30, put_int(1), put(4, b"public"), self.engine.open(datagram)))
+        answer = self._answers.pop()
+        if self.reports:
+            self._answers.append(self._report(message_id, *self.reports.pop(0)))
+            return
+        reader = Reader(answer).value(0x30)
+        reader.number(), reader.octets()
+        self._answers.append(self.engine.answer(message_id, pdu=reader.rest()))
+
+    def _report(self, message_id: int, report: Oid, is_signed: bool) -> bytes:
+        row = encoder.encode(v2c.ObjectIdentifier(report)) + b"\x41\1\1"
+        pdu = put(0xA8, put_int(0), put_int(0), put_int(0), put(0x30, put(0x30, row)))
+        return self.engine.answer(message_id, level=1 if is_signed else 0, pdu=pdu)
+
+
+USM_REPORTS = (1, 3, 6, 1, 6, 3, 15, 1, 1)
+
+
+def test_version_3_asks_who_is_there_once() -> None:
+    agent = SecureAgent({NAME: b"sw", (*ADMIN, 1): 1})
+    snmp = agent.snmp()
+    assert snmp.get([NAME]) == {NAME: b"sw"}
+    snmp.set((*ADMIN, 1), 2)
+    assert [oid for oid, _ in snmp.walk(ADMIN)] == [(*ADMIN, 1)]
+    assert snmp.in_vlan(9).get([NAME]) == {NAME: b"sw"}
+    assert [kind for kind, _, _ in agent.requests] == ["Hello", "Get", "Set", "GetBulk", "Get"]
+
+
+def test_version_3_follows_a_clock_and_an_engine_that_changed() -> None:
+    agent = SecureAgent({NAME: b"sw"})
+    snmp = agent.snmp()
+    snmp.get([NAME])
+    agent.engine.boots += 1
+    agent.engine.time = 3
+    agent.reports = [((*USM_REPORTS, 2, 0), True)]
+    snmp.get([NAME])
+    agent.engine = Engine(name=b"another")
+    snmp.get([NAME])
+    agent.reports = [((*USM_REPORTS, 2, 0), False)]  # not signed: it must say anew who it is
+    snmp.get([NAME])
+    assert [kind for kind, _, _ in agent.requests].count("Hello") == 3
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ((*USM_REPORTS, 1, 0), "it does not give user piman this level of security: is SHA-256 with AES what the user"),
+        ((*USM_REPORTS, 2, 0), "its clock is always another than it says"),
+        ((*USM_REPORTS, 3, 0), "it knows no user piman"),
+        ((*USM_REPORTS, 4, 0), "it is always another engine than it says"),
+        ((*USM_REPORTS, 5, 0), "user piman has another auth password or protocol there: correct PIMAN_SNMP_AUTH"),
+        ((*USM_REPORTS, 6, 0), "user piman has another priv password or protocol there: correct PIMAN_SNMP_PRIV"),
+        ((1, 3, 6, 1, 6, 3, 12, 1, 5, 0), "it has no context 'vlan-9'"),
+        ((1, 3, 6, 1, 6, 3, 11, 2, 1, 3, 0), "it answers with the report 1.3.6.1.6.3.11.2.1.3.0"),
+    ],
+)
+def test_reports_in_words(report: Oid, reason: str) -> None:
+    agent = SecureAgent({NAME: b"sw"})
+    agent.reports = [(report, True)] * 9
+    with pytest.raises(SnmpError, match=re.escape(reason)):
+        agent.snmp().in_vlan(9).get([NAME])
+
+
+def test_version_3_believes_no_answer_that_is_not_signed_or_not_its_own() -> None:
+    agent = SecureAgent({NAME: b"sw"})
+    snmp = agent.snmp()
+    snmp.get([NAME])
+    agent.shift = 1
+    with pytest.raises(NoAnswerError, match="no answer"):
+        snmp.get([NAME])
+    agent.shift = 0
+    agent.engine.user = replace(agent.engine.user, auth="", priv="")
+    monkey = Engine.open
+    agent.engine.open = lambda data: monkey(Engine(), data)  # type: ignore[method-assign]
+    with pytest.raises(NoAnswerError, match="may the user piman ask, at this level"):
+        snmp.get([NAME])
+
+
+def test_silence_of_version_3() -> None:
+    agent = SecureAgent({NAME: b"sw"})
+    agent.silent = 3
+    snmp = agent.snmp()
+    with pytest.raises(NoAnswerError, match="is the address right, and SNMP version 3 on"):
+        snmp.get([NAME])
+    assert snmp.get([NAME]) == {NAME: b"sw"}
+    agent.silent = 3
+    with pytest.raises(NoAnswerError, match="user piman has another priv password"):  # it answers what is signed only
+        snmp.get([NAME])
+    agent.silent = 1
+    with pytest.raises(NoAnswerError, match=r"in the context vlan-9: is it there"):
+        snmp.in_vlan(9).get([NAME])
+
+
+def test_who_may_not_read() -> None:
+    agent = SecureAgent({NAME: b"sw"})
+    agent.refuse = lambda _kind, _oids: 16
+    with pytest.raises(SnmpError, match="the user piman may not read it: give it access on the switch, or another"):
+        agent.snmp().get([NAME])
+    plain = FakeAgent({NAME: b"sw"})
+    plain.refuse = lambda _kind, _oids: 6
+    with pytest.raises(SnmpError, match="the read community may not read it"):
+        plain.snmp().get([NAME])
+
+
+def test_walk_falls_back_to_getnext_where_getbulk_is_met_with_silence() -> None:
+    agent = FakeAgent({(*ADMIN, port): 1 for port in range(1, 4)})
+    agent.mute = {"GetBulk"}
+    snmp = agent.snmp()
+    assert len(snmp.walk(ADMIN)) == 3
+    assert len(snmp.walk(ADMIN)) == 3
+    assert [kind for kind, _, _ in agent.requests] == ["GetBulk"] * 3 + ["GetNext"] * 8
+    agent.mute = {"GetBulk", "GetNext"}
+    with pytest.raises(NoAnswerError):
+        agent.snmp().walk(ADMIN)
+
+
+def test_the_next_object() -> None:
+    for version in ("1", "2c"):
+        agent = FakeAgent({NAME: b"sw", (*ADMIN, 3): 1}, version)
+        assert agent.snmp().next(NAME) == ((*ADMIN, 3), 1)
+        assert agent.snmp().next((*ADMIN, 3)) is None
+        agent.refuse = lambda _kind, _oids: 5
+        with pytest.raises(SnmpError, match="genErr"):
+            agent.snmp().next(NAME)
+
+
+def test_rows_have_types_and_come_as_they_are_taken() -> None:
+    agent = FakeAgent({NAME: b"sw"} | {(*ADMIN, port): 1 for port in range(1, 99)})
+    rows = agent.snmp().rows(ADMIN)
+    assert next(rows) == ((*ADMIN, 1), 1, "Integer")
+    assert len(agent.requests) == 1
+    assert next(agent.snmp().rows(NAME[:-1]))[2] == "OctetString"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_pdu_of_version_3_or_none(data: bytes) -> None:
+    with contextlib.suppress(PacketError):
+        assert isinstance(decode_pdu(data), Response)

@@ -61,14 +61,20 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class SnmpAccess:
-    """How a switch is asked. Communities are secrets: never in `repr`, never logged."""
+    """How a switch is asked. Communities and passwords are secrets: never in `repr`, never logged."""
 
-    version: str = "2c"  # "1" or "2c"
+    version: str = "2c"  # "1", "2c" or "3"
     read_community: str = field(default="public", repr=False)
     write_community: str = field(default="private", repr=False)
     port: int = 161
     timeout: float = 3.0  # of one try
     retries: int = 2
+    bulk: bool = True  # no: the switch falls over GETBULK, so its tables are read row by row
+    user: str = ""  # of version 3, as what follows
+    auth_protocol: str = "SHA"
+    priv_protocol: str = "AES"
+    auth_password: str = field(default="", repr=False)
+    priv_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +197,9 @@ def load_config(path: Path, env_file: Path | None = None, environ: Mapping[str, 
     environ = os.environ if environ is None else environ
     sheet = _Sheet(path)
     _read_env_file(sheet, path.parent / ".env" if env_file is None else env_file, env_file is not None)
-    for name in _VARIABLES:
-        if environ.get(name):
-            folder = Path.cwd()
-            sheet.variables[name] = _Given(environ[name], _Place(Path("environment"), 0, name), folder)
+    for name in environ:
+        if environ[name] and (name in _VARIABLES or _SWITCH_VARIABLE.fullmatch(name)):
+            sheet.variables[name] = _Given(environ[name], _Place(Path("environment"), 0, name), Path.cwd())
     root = _read_yaml(sheet)
     config = None if root is None else _read_config(sheet, root, environ)
     if config is None or sheet.problems:
@@ -221,9 +226,16 @@ _SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_port
 SERVICES = ("dhcp", "tftp", "hello", "ntp", "web", "monitoring")
 MAX_POOL = 0xFFFF
 
-_SECRET_KEYS = frozenset({"read_community", "write_community", "channels", "slack_webhook", "web_password"})
+_PASSWORDS = ("auth_password", "priv_password")  # of SNMP 3: in no config.yaml
+_SECRET_KEYS = frozenset(
+    {"read_community", "write_community", *_PASSWORDS, "channels", "slack_webhook", "web_password"}
+)
 _SECRET_VARIABLES = frozenset(
-    {"PIMAN_SNMP_READ_COMMUNITY", "PIMAN_SNMP_WRITE_COMMUNITY", "PIMAN_SLACK_WEBHOOK", "PIMAN_WEB_PASSWORD"}
+    {
+        *(f"PIMAN_SNMP_{key.upper()}" for key in ("read_community", "write_community", *_PASSWORDS)),
+        "PIMAN_SLACK_WEBHOOK",
+        "PIMAN_WEB_PASSWORD",
+    }
 )
 _VARIABLES = _SECRET_VARIABLES | {
     "PIMAN_" + key.upper()
@@ -235,6 +247,9 @@ _VARIABLES = _SECRET_VARIABLES | {
         *(f"web_{key}" for key in _WEB),
     )
 }
+# Of one switch, by its name in capitals with _ for -, or by its number where it has no name, like
+# PIMAN_SNMP_RACK_A_AUTH_PASSWORD and PIMAN_SNMP_0_USER. Which there are is known when config.yaml has been read.
+_SWITCH_VARIABLE = re.compile(rf"PIMAN_SNMP_([A-Z0-9_]+?)_({'|'.join(_SNMP).upper()})")
 # Read by the command line, the bundle, the lab and the tests; they may stand in .env without harm.
 _OTHER_VARIABLES = frozenset({"PIMAN_CONFIG", "PIMAN_HOSTS", "PIMAN_ENV", "PIMAN_CACHE", "PIMAN_SOAK"})
 
@@ -264,7 +279,7 @@ class _Given:
         try:
             return kind(self.text)
         except ValueError as error:
-            if self.place.key in _SECRET_VARIABLES or _last(self.place.key) in _SECRET_KEYS:
+            if _is_secret(self.place.key):
                 raise ValueError(f"{error} (the value is a secret and not shown)") from None
             raise ValueError(f"found {_shown(self.text)}; {error}") from None
 
@@ -294,6 +309,12 @@ def _last(key: str) -> str:
     return key.rpartition(".")[2].partition("[")[0]
 
 
+def _is_secret(key: str) -> bool:
+    """Whether the value of a key, by its path, or of a variable is one that is not shown."""
+    of_switch = _SWITCH_VARIABLE.fullmatch(key)
+    return key in _SECRET_VARIABLES or _last(of_switch[2].lower() if of_switch else key) in _SECRET_KEYS
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
@@ -321,7 +342,7 @@ def _read_env_file(sheet: _Sheet, path: Path, wanted: bool) -> None:
             sheet.problem(place, "expected NAME=value")
         elif name in lines:
             sheet.problem(place, f"given twice; first in line {lines[name]}")
-        elif name in _VARIABLES and binding.value:
+        elif (name in _VARIABLES or _SWITCH_VARIABLE.fullmatch(name)) and binding.value:
             sheet.variables[name] = _Given(binding.value, place, path.parent.absolute())
         elif _is_unknown(name):
             sheet.problem(place, f"unknown variable; {_suggestion(name, sorted(_VARIABLES), 'PIMAN_')}")
@@ -331,7 +352,7 @@ def _read_env_file(sheet: _Sheet, path: Path, wanted: bool) -> None:
 
 def _is_unknown(name: str) -> bool:
     known = name in _VARIABLES or name in _OTHER_VARIABLES or name.startswith("PIMAN_LAB")
-    return name.startswith("PIMAN_") and not known
+    return name.startswith("PIMAN_") and not known and not _SWITCH_VARIABLE.fullmatch(name)
 
 
 def _read_text(sheet: _Sheet, path: Path, wanted: bool = True) -> str:
@@ -415,11 +436,12 @@ class _Section:
         if name in self.nodes:
             first = self.sheet.places[place.key].line
             self.sheet.problem(place, f"given twice; first in line {first}")
-        elif name in self.known:
+        elif name in self.known and name not in _PASSWORDS:
             self.sheet.places[place.key] = place
             self.nodes[name] = value
-        elif f"PIMAN_{name.upper()}" in _SECRET_VARIABLES:
-            self.sheet.problem(place, f"a secret is kept out of this file; put PIMAN_{name.upper()}=... into .env")
+        elif f"{self.over or 'PIMAN_'}{name}".upper() in _SECRET_VARIABLES or name in _PASSWORDS:
+            variable = f"{self.over or 'PIMAN_'}{name}".upper()
+            self.sheet.problem(place, f"a secret is kept out of this file; put {variable}=... into .env")
         else:
             self.sheet.problem(place, f"unknown key; {_suggestion(name, self.known)}")
 
@@ -498,8 +520,8 @@ class _Section:
             return self.sheet.path.parent.absolute() / default
         return given.folder / self.read(given, _PATH, default)
 
-    def section(self, name: str, known: Collection[str]) -> _Section:
-        over = None if self.over is None else f"{self.over}{name}_"
+    def section(self, name: str, known: Collection[str], over: str | None = None) -> _Section:
+        over = f"{self.over}{name}_" if self.over is not None else over
         return _Section(self.sheet, self.nodes.get(name), self.key(name), known, over)
 
 
@@ -590,10 +612,23 @@ def _ports(text: str) -> frozenset[int]:
     return frozenset(range(low, high + 1))
 
 
-def _snmp_version(text: str) -> str:
-    if text == "3":
-        raise ValueError("SNMP 3 cannot be spoken yet; set version 2c here and on the switch")
-    return _choice("1", "2c")(text)
+def _protocol(names: Collection[str], others: dict[str, str]) -> Callable[[str], str]:
+    """The name of a protocol of SNMP 3, in any case, with or without -, or one of the `others`; or none."""
+    known = {name.replace("-", ""): name for name in names} | others | {"NONE": "none"}
+
+    def kind(text: str) -> str:
+        name = re.sub(r"[-_]", "", text.upper())
+        if name not in known:
+            raise ValueError(f"expected {', '.join(names)} or none")
+        return known[name]
+
+    return kind
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"
 
 
 def _listen(text: str) -> str:
@@ -665,6 +700,10 @@ _DOMAIN = _pattern(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "a domain name, lik
 # SWITCH on the command line is an address, a number or a name: a name must not look like the other two.
 _SWITCH_NAME = _pattern(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_-]{0,62})", "a name of letters, digits, - and _")
 _COMMUNITY = _pattern(r"\S.{0,254}", "a community of 1 to 255 characters")
+_USER = _pattern(r"\S{1,32}", "a user's name of 1 to 32 characters")
+_PASSWORD = _pattern(r".{8,255}", "a password of 8 to 255 characters, as SNMP 3 wants it")
+_AUTH = _protocol(("MD5", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512"), {"SHA1": "SHA"})
+_PRIV = _protocol(("DES", "AES", "AES-192", "AES-256", "AES-192-C", "AES-256-C"), {"AES128": "AES"})
 
 
 # ------------------------------------------------------------------------------------------------------ text to Config
@@ -797,12 +836,18 @@ def _read_snmp(section: _Section, base: SnmpAccess, number: int | None) -> SnmpA
         return section.value(name, _COMMUNITY, default).replace("{private_number}", str(number or 0))
 
     return SnmpAccess(
-        version=section.value("version", _snmp_version, base.version),
+        version=section.value("version", _choice("1", "2c", "3"), base.version),
         read_community=community("read_community", base.read_community),
         write_community=community("write_community", base.write_community),
         port=section.value("port", _whole(1, 65535), base.port),
         timeout=section.value("timeout", _number(0.1, 60, " of seconds"), base.timeout),
         retries=section.value("retries", _whole(0, 10), base.retries),
+        bulk=section.value("bulk", _flag, base.bulk),
+        user=section.value("user", _USER, base.user),
+        auth_protocol=section.value("auth_protocol", _AUTH, base.auth_protocol),
+        priv_protocol=section.value("priv_protocol", _PRIV, base.priv_protocol),
+        auth_password=section.value("auth_password", _PASSWORD, base.auth_password),
+        priv_password=section.value("priv_password", _PASSWORD, base.priv_password),
     )
 
 
@@ -818,6 +863,32 @@ def _read_web(section: _Section) -> Web:
         certificate=files["certificate"],
         key=files["key"],
     )
+
+
+def _read_access(section: _Section, base: SnmpAccess, number: int | None) -> SnmpAccess:
+    """Of a switch."""
+    access = _read_snmp(section, base, number)
+    _check_user(section, access)
+    return access
+
+
+def _check_user(section: _Section, access: SnmpAccess) -> None:
+    """What version 3 needs of a switch's access, where it is spoken."""
+    sheet, over = section.sheet, section.over or ""
+    others = (section.path, over, *(f"PIMAN_SNMP_{each}".upper() for each in ("user", *_PASSWORDS)))
+    if access.version != "3" or any(problem.key.startswith(others) for problem in sheet.problems):
+        return  # a value that was refused is not a missing one
+    own = section.key("version")
+    place = sheet.places.get(own) or sheet.places.get("snmp.version") or section.start
+    where = f"put PIMAN_SNMP_{{0}}=... (or {over}{{0}} for this switch alone) into .env"
+    if not access.user:
+        sheet.problem(place, f"version 3 needs a user; give `user:`, or {where.format('USER')}")
+    if access.priv_protocol != "none" and access.auth_protocol == "none":
+        sheet.problem(place, "priv_protocol needs an auth_protocol; set it, or priv_protocol none too")
+    for name, protocol in (("auth", access.auth_protocol), ("priv", access.priv_protocol)):
+        if protocol != "none" and not getattr(access, f"{name}_password"):
+            what = f"no password for {name}_protocol {protocol}"
+            sheet.problem(place, f"{what}; {where.format(f'{name}_password'.upper())}, or set {name}_protocol none")
 
 
 def _read_monitoring(section: _Section) -> Monitoring:
@@ -849,7 +920,28 @@ def _read_switches(top: _Section, snmp: SnmpAccess, number: int | None) -> tuple
     count = top.value("switch_count", _whole(0, 1000), None)
     if count is not None and count != len(node.value):
         sheet.wrong("switch_count", f"found {count}; expected {len(node.value)}, the number of switches in the list")
-    return tuple(_read_switch(sheet, each, i, snmp, number) for i, each in enumerate(node.value))
+    switches = tuple(_read_switch(sheet, each, i, snmp, number) for i, each in enumerate(node.value))
+    _check_variables(sheet, switches)
+    return switches
+
+
+def _variable_name(index: int, name: str) -> str:
+    """How a switch is called in the names of its variables."""
+    return name.upper().replace("-", "_") or str(index)
+
+
+def _check_variables(sheet: _Sheet, switches: tuple[Switch, ...]) -> None:
+    """A variable of a switch that is not there, or of two, is a mistake."""
+    known = [_variable_name(switch.index, switch.name) for switch in switches]
+    for variable, given in sheet.variables.items():
+        of_switch = _SWITCH_VARIABLE.fullmatch(variable)
+        if variable in _VARIABLES or not of_switch:
+            continue
+        name, count = of_switch[1], known.count(of_switch[1])
+        if count == 0:
+            sheet.problem(given.place, f"there is no switch {name}; known here: {', '.join(known)}")
+        elif count > 1:
+            sheet.problem(given.place, f"{count} switches are called {name} here; rename one")
 
 
 def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, number: int | None) -> Switch:
@@ -866,12 +958,15 @@ def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, n
     address = section.required(found[0] if found else names[0], _address, "the switch's address, like 172.30.4.254")
     if address is not None:
         sheet.places[section.path] = sheet.places[section.key(found[0])]
+    name = section.value("name", _SWITCH_NAME, "")
+    own = f"PIMAN_SNMP_{_variable_name(index, name)}_"
+    access = section.section("snmp", _SNMP, own)
     return Switch(
         index=index,
         address=address or IPv4Address(0),
-        name=section.value("name", _SWITCH_NAME, ""),
+        name=name,
         pi_addresses=tuple(section.read(given, _address, None) for given in section.items("pi_addresses")),
-        snmp=_read_snmp(section.section("snmp", _SNMP), snmp, number),
+        snmp=_read_access(access, snmp, number),
         off_time=section.value("off_time", _number(0.5, 300, " of seconds"), 5.0),
         protected_ports=frozenset().union(*section.values("protected_ports", _ports)),
         driver=section.value("driver", _driver, "snmp"),

@@ -1,12 +1,14 @@
-"""A switch over SNMP v1 and v2c: get, set, walk; the only module that knows pysnmp. Knows nothing of PoE or bridges.
+"""A switch over SNMP v1, v2c and v3: get, set, walk; only this module knows pysnmp. Knows nothing of PoE or bridges.
 
 pysnmp encodes and decodes; asking, waiting and trying again are here, one request at a time per switch. Its message
 layer is used, not its engine: an engine costs 40 ms of processor for every switch and reads MIB files, and 48
 switches are asked at once. pysnmp is imported where it is used, so that a command without a switch does not pay for it.
+The security of v3 is in utility/usm.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import select
@@ -14,19 +16,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from importlib import import_module
 from types import ModuleType, TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from utility import drivers
-from utility.config import Switch
+from utility.config import SnmpAccess, Switch
 from utility.drivers import Oid
 from utility.switches import SwitchError
+from utility.usm import AUTHENTIC, PRIVATE, Heard, PacketError, Session, User
 
 Value = int | bytes | Oid | None  # None: the switch has no such object
 Row = tuple[Oid, Value]
+Taken = TypeVar("Taken")
 
 REPETITIONS = 20  # of a GETBULK: some agents fall over more (10 to 25 is safe)
 WALK_LIMIT = 100_000  # rows; far above the largest forwarding table, it only ends a walk that would not
@@ -72,8 +76,8 @@ class SnmpError(SwitchError):
         return SnmpError(self.switch, self.oid, self.reason, port)
 
 
-class PacketError(ValueError):
-    """Bytes that are no SNMP response."""
+class NoAnswerError(SnmpError):
+    """It was silent."""
 
 
 class Kind(Enum):
@@ -110,6 +114,8 @@ class Status(IntEnum):
 
 
 _MAY_NOT_WRITE = "the write community may not write it: give it write access on the switch, or another community to us"
+_MAY_NOT_READ = {Status.NO_ACCESS, Status.AUTHORIZATION_ERROR}
+_MAY_NOT_READ_TEXT = "the read community may not read it: give it access on the switch, or another community to us"
 _NO_SUCH_OBJECT = "the switch has no such object to set: is this a PoE port?"
 _SET_REASONS = {
     Status.NO_SUCH_NAME: f"{_NO_SUCH_OBJECT} Or may the write community not write it?",  # all that v1 can say
@@ -125,12 +131,18 @@ _SET_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A decoded response; `index` counts from 1 and names the object that `status` is about, 0 none."""
+    """A decoded response; `index` counts from 1 and names the object that `status` is about, 0 none.
+
+    kinds      the type of each row's value, by the name that its MIB has for it
+    is_report  v3: not an answer, but why there is none; the first row says which
+    """
 
     request_id: int
     status: Status
     index: int
     rows: tuple[Row, ...]
+    kinds: tuple[str, ...] = field(default=(), compare=False)
+    is_report: bool = False
 
 
 def encode_request(
@@ -138,6 +150,22 @@ def encode_request(
 ) -> bytes:
     """A message of SNMP version "1" or "2c"; a row with None asks, one with an int sets that INTEGER."""
     protocol = _protocol(version)
+    message = protocol.Message()
+    protocol.apiMessage.set_defaults(message)
+    protocol.apiMessage.set_community(message, community.encode())
+    protocol.apiMessage.set_pdu(message, _make_pdu(protocol, kind, request_id, rows, repetitions))
+    encoded: bytes = import_module("pyasn1.codec.ber.encoder").encode(message)
+    return encoded
+
+
+def encode_pdu(kind: Kind, request_id: int, rows: Iterable[Row], *, repetitions: int = 0) -> bytes:
+    """The same without a message around it, as version 3 has it in its own."""
+    pdu = _make_pdu(_protocol("2c"), kind, request_id, rows, repetitions)
+    encoded: bytes = import_module("pyasn1.codec.ber.encoder").encode(pdu)
+    return encoded
+
+
+def _make_pdu(protocol: ModuleType, kind: Kind, request_id: int, rows: Iterable[Row], repetitions: int) -> object:
     pdu = getattr(protocol, kind.value)()
     if kind is Kind.BULK:
         protocol.apiBulkPDU.set_defaults(pdu)
@@ -147,30 +175,51 @@ def encode_request(
     protocol.apiPDU.set_request_id(pdu, request_id)
     bindings = [(oid, protocol.Null("") if value is None else protocol.Integer(value)) for oid, value in rows]
     protocol.apiPDU.set_varbinds(pdu, bindings)
-    message = protocol.Message()
-    protocol.apiMessage.set_defaults(message)
-    protocol.apiMessage.set_community(message, community.encode())
-    protocol.apiMessage.set_pdu(message, pdu)
-    encoded: bytes = import_module("pyasn1.codec.ber.encoder").encode(message)
-    return encoded
+    return pdu
 
 
 def decode_response(version: str, data: bytes) -> Response:
-    """The response in a datagram; PacketError for whatever is none."""
+    """The response in a datagram of version "1" or "2c"; PacketError for whatever is none."""
     protocol = _protocol(version)
-    # pysnmp and pyasn1 each have their own; garbage also reaches code of theirs that expects none.
-    broken = (import_module("pyasn1.error").PyAsn1Error, import_module("pysnmp.error").PySnmpError)
-    try:
+    with _told():
         message, _rest = import_module("pyasn1.codec.ber.decoder").decode(data, asn1Spec=protocol.Message())
         pdu = protocol.apiMessage.get_pdu(message)
         if int(message["version"]) != (0 if version == "1" else 1) or not isinstance(pdu, protocol.GetResponsePDU):
             raise PacketError("another version, or no response")
-        return Response(
-            int(protocol.apiPDU.get_request_id(pdu)),
-            Status(int(protocol.apiPDU.get_error_status(pdu))),
-            int(protocol.apiPDU.get_error_index(pdu, muteErrors=True)),
-            tuple((tuple(oid), _plain(value)) for oid, value in protocol.apiPDU.get_varbinds(pdu)),
-        )
+        return _response(protocol, pdu)
+
+
+def decode_pdu(data: bytes) -> Response:
+    """The response or the report that a message of version 3 holds; PacketError for whatever is none."""
+    protocol = _protocol("2c")
+    with _told():
+        spec = import_module("pysnmp.proto.rfc1905").PDUs()
+        choice, _rest = import_module("pyasn1.codec.ber.decoder").decode(data, asn1Spec=spec)
+        pdu = choice.getComponent()
+        is_report = isinstance(pdu, protocol.ReportPDU)
+        if not is_report and not isinstance(pdu, protocol.GetResponsePDU):
+            raise PacketError("no response")
+        return replace(_response(protocol, pdu), is_report=is_report)
+
+
+def _response(protocol: ModuleType, pdu: object) -> Response:
+    rows = [(tuple(oid), value) for oid, value in protocol.apiPDU.get_varbinds(pdu)]
+    return Response(
+        int(protocol.apiPDU.get_request_id(pdu)),
+        Status(int(protocol.apiPDU.get_error_status(pdu))),
+        int(protocol.apiPDU.get_error_index(pdu, muteErrors=True)),
+        tuple((oid, _plain(value)) for oid, value in rows),
+        tuple(type(value).__name__ for _, value in rows),
+    )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what decoding raises into a PacketError."""
+    # pysnmp and pyasn1 each have their own; garbage also reaches code of theirs that expects none.
+    broken = (import_module("pyasn1.error").PyAsn1Error, import_module("pysnmp.error").PySnmpError)
+    try:
+        yield
     except (*broken, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise PacketError(f"no SNMP response: {type(error).__name__}") from error
 
@@ -234,8 +283,61 @@ class UdpWire:
         self._socket.close()
 
 
+# What a report of v3 says, by the last numbers of its object (RFC 3414 section 5, RFC 3413 section 4.1.2).
+_USM: Oid = (1, 3, 6, 1, 6, 3, 15, 1, 1)
+_TARGET: Oid = (1, 3, 6, 1, 6, 3, 12, 1)
+_LATE, _OTHER_ENGINE = (*_USM, 2, 0), (*_USM, 4, 0)
+_REPORTS: dict[Oid, str] = {
+    (*_USM, 1, 0): (
+        "it does not give user {user} this level of security: is {auth} with {priv} what the user has on the switch?"
+    ),
+    _LATE: "its clock is always another than it says: its agent is broken",
+    (*_USM, 3, 0): "it knows no user {user}: create it on the switch, or correct `user:` or PIMAN_SNMP_USER",
+    _OTHER_ENGINE: "it is always another engine than it says: its agent is broken",
+    (*_USM, 5, 0): (
+        "user {user} has another auth password or protocol there: "
+        "correct PIMAN_SNMP_AUTH_PASSWORD, or auth_protocol ({auth})"
+    ),
+    (*_USM, 6, 0): (
+        "user {user} has another priv password or protocol there: "
+        "correct PIMAN_SNMP_PRIV_PASSWORD, or priv_protocol ({priv})"
+    ),
+    (*_TARGET, 4, 0): "it has no such context now",
+    (*_TARGET, 5, 0): "it has no context {context!r}",
+}
+_ENGINE_ROUNDS = 4  # of one try: who it is, what time it is there, and once more each
+
+
+class _Line:
+    """What all who ask one switch share. `lock`: one request at a time is under way, small switches drop a second."""
+
+    def __init__(self, access: SnmpAccess, address: str, connect: Callable[[str, int], Wire]) -> None:
+        self.lock = threading.Lock()
+        self.ids = itertools.count(random.randrange(1, 1 << 30))
+        self.session = Session(make_user(access))
+        self.has_bulk = access.bulk and access.version != "1"
+        self._address, self._port, self._connect = address, access.port, connect
+        self._wire: Wire | None = None
+
+    def open(self) -> Wire:
+        if self._wire is None:
+            self._wire = self._connect(self._address, self._port)
+        return self._wire
+
+    def close(self) -> None:
+        if self._wire:
+            self._wire.close()
+        self._wire = None
+
+
+def make_user(access: SnmpAccess) -> User:
+    """Who asks by version 3; the word `none` for a protocol is for none."""
+    auth, priv = ("" if each == "none" else each for each in (access.auth_protocol, access.priv_protocol))
+    return User(access.user, auth, access.auth_password, priv, access.priv_password)
+
+
 class Snmp:
-    """One switch. Any thread may ask; one request at a time is under way (`_lock`): small switches drop a second one.
+    """One switch. Any thread may ask; one request at a time is under way.
 
     `connect` and `clock` are there for tests. Nothing is sent before the first request.
     """
@@ -247,11 +349,9 @@ class Snmp:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.switch = switch
-        self._connect = connect
         self._clock = clock
-        self._lock = threading.Lock()
-        self._wire: Wire | None = None
-        self._request_ids = itertools.count(random.randrange(1, 1 << 30))
+        self._context = ""
+        self._line = _Line(switch.snmp, str(switch.address), connect)
 
     def __enter__(self) -> Snmp:
         return self
@@ -261,19 +361,21 @@ class Snmp:
 
     def close(self) -> None:
         """Give the socket back; a later request opens a new one."""
-        with self._lock:
-            if self._wire:
-                self._wire.close()
-            self._wire = None
+        with self._line.lock:
+            self._line.close()
 
-    def in_vlan(self, vlan: int) -> Snmp:
-        """The same switch asked about one VLAN the way Cisco wants it, `community@vlan`; tried once only.
+    def in_vlan(self, vlan: int, *, sure: bool = False) -> Snmp:
+        """The same switch asked about one VLAN the way Cisco wants it: `community@vlan`, or the context vlan-N of v3.
 
-        Once, because a switch that knows no such community does not answer at all.
+        Unless it is `sure` that there is this VLAN, one try only: a switch that knows no such community is silent.
         """
         access = self.switch.snmp
-        access = replace(access, read_community=f"{access.read_community}@{vlan}", retries=0)
-        return Snmp(replace(self.switch, snmp=access), self._connect, self._clock)
+        access = replace(
+            access, read_community=f"{access.read_community}@{vlan}", retries=access.retries if sure else 0
+        )
+        it = Snmp(replace(self.switch, snmp=access), clock=self._clock)
+        it._line, it._context = self._line, f"vlan-{vlan}"
+        return it
 
     def get(self, oids: Sequence[Oid]) -> dict[Oid, Value]:
         """The value of each object, None where the switch has none; SnmpError."""
@@ -303,77 +405,199 @@ class Snmp:
         response = self._ask(Kind.SET, [(oid, value)])
         if response.status:
             refused = f"the switch refuses the value {value} ({_words(response.status)})"
-            raise SnmpError(self.switch, oid, _SET_REASONS.get(response.status, refused))
+            raise SnmpError(self.switch, oid, self._named(_SET_REASONS.get(response.status, refused)))
 
     def walk(self, base: Oid) -> list[Row]:
         """Every object below `base`, in order; empty where there is none. SnmpError, also for an endless walk."""
-        rows: list[Row] = []
-        last, bulk = base, self.switch.snmp.version != "1"
-        while len(rows) < WALK_LIMIT:
-            response = self._ask(Kind.BULK if bulk else Kind.NEXT, [(last, None)])
-            if response.status and bulk:
-                bulk = False  # some agents fail at GETBULK only
-                continue
+        return [(oid, value) for oid, value, _ in self.rows(base)]
+
+    def next(self, oid: Oid) -> Row | None:
+        """The object after `oid`, in the order of the whole tree; None: it was the last. SnmpError."""
+        response = self._ask(Kind.NEXT, [(oid, None)])
+        if response.status == Status.NO_SUCH_NAME or not response.rows:
+            return None
+        self._check(response, oid)
+        return response.rows[0] if response.rows[0][1] is not None else None
+
+    def rows(self, base: Oid) -> Iterator[tuple[Oid, Value, str]]:
+        """The same as `walk`, as they come, with their types: whoever has enough may stop."""
+        last, count = base, 0
+        while count < WALK_LIMIT:
+            response = self._ask_on(last)
             if response.status == Status.NO_SUCH_NAME:  # how v1 says that nothing comes after
-                return rows
+                return
             self._check(response, last)
-            for oid, value in response.rows:
+            for (oid, value), kind in zip(response.rows, response.kinds, strict=True):
                 if oid[: len(base)] != base or value is None:
-                    return rows
+                    return
                 if oid <= last:
                     raise SnmpError(self.switch, oid, "the switch answers in a circle: its agent is broken")
-                rows.append((oid, value))
+                yield oid, value, kind
                 last = oid
+            count += len(response.rows)
             if not response.rows:
-                return rows
+                return
         raise SnmpError(self.switch, base, f"more than {WALK_LIMIT} rows: its agent is broken")
 
+    def _ask_on(self, last: Oid) -> Response:
+        """What comes after; by GETBULK, unless this agent fails at it, or falls silent over it."""
+        if not self._line.has_bulk:
+            return self._ask(Kind.NEXT, [(last, None)])
+        silence: SnmpError | None = None
+        try:
+            response = self._ask(Kind.BULK, [(last, None)])
+            if not response.status:
+                return response
+        except NoAnswerError as error:
+            silence = error
+        try:
+            response = self._ask(Kind.NEXT, [(last, None)])
+        except NoAnswerError as error:
+            raise silence or error from None
+        self._line.has_bulk = False
+        return response
+
     def _check(self, response: Response, oid: Oid) -> None:
+        if response.status in _MAY_NOT_READ:
+            raise SnmpError(self.switch, oid, self._named(_MAY_NOT_READ_TEXT))
         if response.status:
             raise SnmpError(self.switch, oid, f"the switch answers {_words(response.status)}")
 
+    def _named(self, text: str) -> str:
+        """v3 has users, where the others have communities."""
+        if self.switch.snmp.version != "3":
+            return text
+        for kind in ("read", "write"):
+            text = text.replace(f"the {kind} community", f"the user {self.switch.snmp.user}")
+        return text.replace("another community", "another user")
+
+    # -- one request
+
     def _ask(self, kind: Kind, rows: Sequence[Row]) -> Response:
         """Send one request and wait for its response, as often as the switch's settings say."""
-        access = self.switch.snmp
-        community = access.write_community if kind is Kind.SET else access.read_community
-        with self._lock:
-            request_id = next(self._request_ids)
-            request = encode_request(access.version, community, kind, request_id, rows, repetitions=REPETITIONS)
+        access, line = self.switch.snmp, self._line
+        with line.lock:
+            request_id = next(line.ids)
             try:
-                if self._wire is None:
-                    self._wire = self._connect(str(self.switch.address), access.port)
+                wire = line.open()
+                ask = self._asker(kind, request_id, rows)
                 for _try in range(access.retries + 1):
                     # The same request id each time: a SET that is done twice does no harm here, and a late answer to
                     # the first try is as good as one to the second.
-                    self._wire.send(request)
-                    response = self._await(self._wire, request_id)
+                    response = ask(wire)
                     if response:
                         return response
+                reason = self._silence(wire, kind)
             except ConnectionRefusedError:
                 raise SnmpError(self.switch, rows[0][0], f"port {access.port} is closed: is SNMP on?") from None
             except OSError as error:
                 raise SnmpError(self.switch, rows[0][0], f"cannot be reached: {error.strerror or error}") from error
-        which = "write" if kind is Kind.SET else "read"
-        tries = "1 try" if access.retries == 0 else f"{access.retries + 1} tries"
-        silence = f"no answer from {self.switch.address} in {tries} of {access.timeout:g} s"
-        raise SnmpError(
-            self.switch, rows[0][0], f"{silence}: is the address right, SNMP on, and the {which} community?"
-        )
+        raise NoAnswerError(self.switch, rows[0][0], reason)
 
-    def _await(self, wire: Wire, request_id: int) -> Response | None:
-        """The response to that request, None when the time of one try is over; what else arrives is passed over."""
+    def _asker(self, kind: Kind, request_id: int, rows: Sequence[Row]) -> Callable[[Wire], Response | None]:
+        """One try of that request."""
+        access = self.switch.snmp
+        if access.version == "3":
+            pdu = encode_pdu(kind, request_id, rows, repetitions=REPETITIONS)
+            return lambda wire: self._ask_engine(wire, rows[0][0], pdu)
+        community = access.write_community if kind is Kind.SET else access.read_community
+        request = encode_request(access.version, community, kind, request_id, rows, repetitions=REPETITIONS)
+
+        def take(datagram: bytes) -> Response | None:
+            response = decode_response(access.version, datagram)
+            return response if response.request_id == request_id else None
+
+        def ask(wire: Wire) -> Response | None:
+            wire.send(request)
+            return self._await(wire, take)
+
+        return ask
+
+    def _await(self, wire: Wire, take: Callable[[bytes], Taken | None]) -> Taken | None:
+        """What `take` takes first, None when the time of one try is over; what else arrives is passed over."""
         deadline = self._clock() + self.switch.snmp.timeout
         while (left := deadline - self._clock()) > 0:
             datagram = wire.receive(left)
             if datagram is None:
                 return None
             try:
-                response = decode_response(self.switch.snmp.version, datagram)
+                taken = take(datagram)
             except PacketError:
                 continue
-            if response.request_id == request_id:
-                return response
+            if taken is not None:
+                return taken
         return None
+
+    def _silence(self, wire: Wire, kind: Kind) -> str:
+        """Why there was no answer, as far as one can know."""
+        access = self.switch.snmp
+        tries = "1 try" if access.retries == 0 else f"{access.retries + 1} tries"
+        silence = f"no answer from {self.switch.address} in {tries} of {access.timeout:g} s"
+        if access.version != "3":
+            which = "write" if kind is Kind.SET else "read"
+            return f"{silence}: is the address right, SNMP on, and the {which} community?"
+        if not self._line.session.knows_engine:
+            return f"{silence}: is the address right, and SNMP version 3 on?"
+        if self._context:
+            return f"{silence} in the context {self._context}: is it there, and may the user {access.user} ask in it?"
+        if self._line.session.user.level & PRIVATE and self._answers_in_clear(wire):
+            # Some say nothing to what they cannot decrypt, in the place of a report.
+            return self._reason((*_USM, 6, 0))
+        return f"{silence}, though it says who it is: may the user {access.user} ask, at this level of security?"
+
+    # -- version 3; with the lock held
+
+    def _ask_engine(self, wire: Wire, oid: Oid, pdu: bytes) -> Response | None:
+        """One try: who the switch is, where that is not known, and the request; None for silence."""
+        session = self._line.session
+        report: Oid = ()
+        for _round in range(_ENGINE_ROUNDS):
+            if not session.knows_engine:
+                if self._exchange(wire, lambda number: session.discover(number, encode_pdu(Kind.GET, 0, ()))) is None:
+                    return None
+                continue
+            taken = self._exchange(wire, lambda number: session.encode(number, self._context, pdu, self._clock()))
+            if taken is None:
+                return None
+            heard, response = taken
+            if not response.is_report:
+                return response
+            report = response.rows[0][0] if response.rows else ()
+            if report not in {_LATE, _OTHER_ENGINE}:
+                break
+            # Late: a signed report has just told us the time. Otherwise ask anew who it is and what time it is there.
+            if report == _OTHER_ENGINE or not heard.authentic:
+                session.forget()
+        raise SnmpError(self.switch, oid, self._reason(report))
+
+    def _exchange(self, wire: Wire, make: Callable[[int], bytes]) -> tuple[Heard, Response] | None:
+        """Send one message; what comes back for it."""
+        message_id, session = next(self._line.ids), self._line.session
+
+        def take(datagram: bytes) -> tuple[Heard, Response] | None:
+            heard = session.decode(datagram, self._clock())
+            if heard.message_id != message_id:
+                return None
+            response = decode_pdu(heard.pdu)
+            # Only a report may come without the signature that the user's level asks for.
+            return (heard, response) if heard.authentic or response.is_report or not session.user.level else None
+
+        wire.send(make(message_id))
+        return self._await(wire, take)
+
+    def _answers_in_clear(self, wire: Wire) -> bool:
+        """Whether it answers a message that is signed only: then it is the encryption that it does not understand."""
+        session = self._line.session
+        pdu = encode_pdu(Kind.GET, next(self._line.ids), [((*OBJECTS["sysUpTime"], 0), None)])
+        taken = self._exchange(wire, lambda number: session.encode(number, "", pdu, self._clock(), level=AUTHENTIC))
+        return taken is not None and taken[0].authentic
+
+    def _reason(self, report: Oid) -> str:
+        access = self.switch.snmp
+        reason = _REPORTS.get(report, f"it answers with the report {name_of(report)}")
+        return reason.format(
+            user=access.user, auth=access.auth_protocol, priv=access.priv_protocol, context=self._context
+        )
 
 
 def _words(status: Status) -> str:

@@ -17,6 +17,7 @@ from tests import (
     test_snmp,
     test_tftp_files,
     test_tftp_packet,
+    test_usm,
 )
 from tests import test_tcp_packet as tcp
 from tests.fuzz.targets import ENV, IMAGE, MAC, join
@@ -111,6 +112,12 @@ def _answers() -> list[bytes]:
     ]
 
 
+def _engines() -> list[bytes]:
+    engine = test_usm.Engine()
+    hello = (0, engine.hello())
+    return [join(hello, *((1, engine.answer(level=level)) for level in (0, 1, 3))), join(hello, hello)]
+
+
 def _cycles() -> list[bytes]:
     def rows(*values: int) -> bytes:  # port n of group 1 has the n-th value
         return b"".join(bytes([2 << 2, 1, port, value]) for port, value in enumerate(values, 1))
@@ -151,6 +158,7 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "tcp_lines": _lines,
     "tcp_session": _conversations,
     "snmp_packet": lambda: [bytes.fromhex(data) for _version, data, _response in test_snmp.RESPONSES],
+    "snmp_v3": _engines,
     "snmp_switch": _answers,
     "snmp_power": _cycles,
     "config": lambda: [

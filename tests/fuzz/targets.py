@@ -50,7 +50,9 @@ from utility.drivers import Oid
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
 from utility.power_cycle import ON, power_cycle, read_ports
-from utility.snmp import PacketError, Response, Snmp, SnmpError, decode_response
+from utility.snmp import Response, Snmp, SnmpError, decode_pdu, decode_response
+from utility.usm import PacketError, User
+from utility.usm import Session as SecureSession
 
 Run = Callable[[bytes], None]
 
@@ -472,6 +474,25 @@ def snmp_packet() -> Run:
     return run
 
 
+def snmp_v3() -> Run:
+    """Datagrams of an engine, the first of them its greeting. Who has another password believes none of them."""
+
+    def run(data: bytes) -> None:
+        for password in ("maplesyrup", "nobody knows"):  # the first is that of the seeds
+            session = SecureSession(User("piman", "SHA-256", password, "AES", "dolphin88"))
+            for number, datagram in split(data):
+                try:
+                    heard = session.decode(datagram, number)
+                    assert not heard.authentic or password == "maplesyrup"
+                    assert isinstance(decode_pdu(heard.pdu), Response)
+                except PacketError as error:
+                    assert is_plain(str(error), 200)
+            if session.knows_engine:
+                assert len(session.encode(1, "", b"\xa0\0", 300)) > 50
+
+    return run
+
+
 def snmp_switch() -> Run:
     """What a switch answers to findport: each event is a response; its number the status, its bytes the rows.
 
@@ -656,6 +677,7 @@ TARGETS: Mapping[str, Target] = {
     "tcp_lines": Target(tcp_lines, 8192),
     "tcp_session": Target(tcp_session),
     "snmp_packet": Target(snmp_packet, 2000, 1.0),
+    "snmp_v3": Target(snmp_v3, 1000, 1.0),
     "snmp_switch": Target(snmp_switch, 1000, 1.0),
     "snmp_power": Target(snmp_power, 1000, 1.0),
     "config": Target(config, 6000, 2.0),
