@@ -55,7 +55,8 @@ class Rack:
 
     def tool(self, *argv: str) -> str:
         done = self.net.run("mgr", [*argv])
-        return (done.stdout + done.stderr).strip()
+        # What it says beside a good answer (on a new machine: which folder it made) is not looked at.
+        return (done.stdout + (done.stderr if done.returncode else "")).strip()
 
     def ask(self, tool: str, *words: str, community: str = "public") -> str:
         """One of net-snmp's tools, with numbers in and out; each line is OID and value."""

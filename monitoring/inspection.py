@@ -1,0 +1,178 @@
+"""Looks at this machine, its files and switches for `piman doctor`. Changes nothing, judges nothing: see doctor.py."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import os
+import shutil
+import socket
+import struct
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from monitoring.doctor import BootFolder, Folder, ImageFile, Link, PortTry, SwitchFacts
+from utility.config import Config, Switch
+from utility.power_cycle import read_ports
+from utility.service import port_holder
+from utility.snmp import OBJECTS, Snmp, SnmpError
+
+SIOCGIFFLAGS = 0x8913  # linux/sockios.h
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+IMAGE_PATIENCE = 10.0  # seconds to look for /sbin/init in an image
+LONGEST_TEXT = 64 * 1024
+THREADS = 32  # switches asked at once
+_NAMES_OF_INIT = frozenset({"sbin/init", "usr/sbin/init"})
+
+
+# The network
+
+
+def look_at_links() -> list[Link]:
+    """Every interface, with the networks that the kernel reaches through it directly."""
+    networks: dict[str, list[IPv4Network]] = {}
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        name, destination, gateway, *_rest, mask = line.split()[:8]
+        if int(gateway, 16) == 0 and int(mask, 16):
+            networks.setdefault(name, []).append(IPv4Network((_from_hex(destination), str(_from_hex(mask)))))
+    links = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _number, name in socket.if_nameindex():
+            request = struct.pack("16sH22x", name.encode(), 0)
+            flags = 0
+            with contextlib.suppress(OSError):  # it went meanwhile
+                flags = struct.unpack_from("H", fcntl.ioctl(asker, SIOCGIFFLAGS, request), 16)[0]
+            links.append(Link(name, bool(flags & IFF_UP), bool(flags & IFF_RUNNING), tuple(networks.get(name, ()))))
+    return links
+
+
+def _from_hex(text: str) -> IPv4Address:
+    """An address as /proc/net/route has it: the bytes in the machine's order."""
+    return IPv4Address(struct.pack("=I", int(text, 16)))
+
+
+def is_our_address(address: IPv4Address) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
+def try_ports(config: Config) -> list[PortTry]:
+    """Take each port of each service as the server would, and give it back at once."""
+    address = str(config.server_address) if is_our_address(config.server_address) else ""
+    ports = config.ports
+    wanted = {
+        "dhcp": [(socket.SOCK_DGRAM, "dhcp", ports.dhcp, "")],
+        "tftp": [(socket.SOCK_DGRAM, "tftp", ports.tftp, address)],
+        "ntp": [(socket.SOCK_DGRAM, "ntp", ports.ntp, address)],
+        "hello": [
+            (socket.SOCK_STREAM, "hello", ports.hello, address),
+            (socket.SOCK_STREAM, "image", ports.image, address),
+        ],
+    }
+    return [_try_port(*each) for service in config.services for each in wanted.get(service, ())]
+
+
+def _try_port(kind: socket.SocketKind, service: str, number: int, address: str) -> PortTry:
+    protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
+    with socket.socket(socket.AF_INET, kind) as taker:
+        if kind is socket.SOCK_STREAM:
+            taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            taker.bind((address, number))
+        except PermissionError as error:
+            return PortTry(service, protocol, number, error.strerror or "", denied=True)
+        except OSError as error:
+            return PortTry(service, protocol, number, error.strerror or str(error), holder=port_holder(number))
+    return PortTry(service, protocol, number)
+
+
+# Files
+
+
+def look_at_boot(folder: Path, problems_of: Callable[[Path], Sequence[str]]) -> BootFolder:
+    """`problems_of` is what TFTP says of the files in a folder."""
+    try:
+        names = frozenset(each.name for each in folder.iterdir() if each.is_file())
+    except OSError:
+        return BootFolder(str(folder), exists=False)
+    return BootFolder(
+        str(folder),
+        True,
+        names,
+        _text(folder / "config.txt"),
+        _text(folder / "cmdline.txt"),
+        tuple(problems_of(folder)),
+    )
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(LONGEST_TEXT).decode("utf-8", "replace")
+    return ""
+
+
+def look_at_image(path: Path) -> ImageFile:
+    """Whether it is a root file system in a .tar.gz; one that is too long to be read through is taken on trust."""
+    try:
+        size = path.stat().st_size
+        return ImageFile(str(path), size, has_init=_has_init(path, time.monotonic() + IMAGE_PATIENCE))
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError):
+        return ImageFile(str(path), problem="is no .tar.gz, or is not complete")
+    except OSError as error:
+        return ImageFile(str(path), problem=error.strerror or str(error))
+
+
+def _has_init(path: Path, deadline: float) -> bool | None:
+    """None: time was over before the end."""
+    # Not tarfile's own "r|gz", which takes a torn file for a whole one.
+    with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
+        for member in archive:
+            if member.name.removeprefix("./").lstrip("/") in _NAMES_OF_INIT:
+                return True
+            if time.monotonic() > deadline:
+                return None
+    return False
+
+
+def look_at_folder(path: Path) -> Folder:
+    """A folder that is to be written to; where it is not there yet, the one in which it would be made."""
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return Folder(str(path), problem=f"{there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Folder(str(path), problem="this user may not write there")
+    return Folder(str(path), shutil.disk_usage(there).free)
+
+
+# Switches
+
+
+def ask_switches(switches: Sequence[Switch]) -> list[SwitchFacts]:
+    """All at once: one that is silent costs its patience once."""
+    if not switches:
+        return []
+    with ThreadPoolExecutor(min(len(switches), THREADS), "doctor") as pool:
+        return list(pool.map(_ask_switch, switches))
+
+
+def _ask_switch(switch: Switch) -> SwitchFacts:
+    oid = (*OBJECTS["sysDescr"], 0)
+    try:
+        with Snmp(switch) as snmp:
+            described = snmp.get([oid])[oid]
+            ports = tuple(read_ports(snmp))
+    except SnmpError as error:
+        return SwitchFacts(problem=str(error))
+    return SwitchFacts(described.decode("utf-8", "replace") if isinstance(described, bytes) else "", ports)
