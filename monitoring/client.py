@@ -1,14 +1,289 @@
-"""Asks the Pis whether they are there. Knows no stage and no store."""
+"""Asks the Pis: all of them in turn how they are, one thread, and those that boot whether they are there. No store.
+
+What an answer means is in answers.py, whether a Pi is up in health.py. A poll is one HTTP/1.0 GET: its connection is
+the ping. Whatever a Pi does, its poll ends within the timeout and costs the others nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
+import logging
+import os
 import selectors
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+
+from monitoring.answers import MAX_ANSWER, AnswerError, clock_offset, is_complete, parse, request
+from monitoring.health import BOOTING, Health
+from monitoring.metrics import METRICS, Reading
+from monitoring.store import PiRow
+from utility.config import Monitoring
+from utility.hosts import Host
+from utility.service import Report, Reporter, Severity, Stage, Waker
+
+log = logging.getLogger("piman.monitoring")
+
+SETTLED = 6  # polls in a row that say the same, until it is told: an agent starts later than the kernel
+
+
+@dataclass(slots=True)
+class _Poll:
+    """One question to one Pi. `began`, `connected` and `deadline` by the monotonic clock; connected 0: not yet."""
+
+    host: Host
+    socket: socket.socket
+    began: float
+    deadline: float
+    connected: float = 0.0
+    sent_at: float = 0.0  # by the clock
+    data: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was told of a Pi, so that each change is told once."""
+
+    up: bool | None = None  # by the last reading
+    down: bool = False  # was told
+    trouble: str = ""  # with its agent, as it was told
+    refused: int = 0  # polls in a row without an agent
+    good: int = 0  # polls in a row with one
+
+
+class Poller:
+    """The service that polls. Everything of it belongs to its one thread, but for `stop`.
+
+    hosts    who is to be polled; asked every two seconds
+    board    what is known of them otherwise; asked as often
+    take     what is done with each reading; quick
+    report   events, and that a Pi is up
+    clock    Unix time
+    """
+
+    name = "monitoring"
+    look_interval = 2.0  # between two looks at hosts.csv and the board
+
+    def __init__(
+        self,
+        settings: Monitoring,
+        hosts: Callable[[], Iterable[Host]],
+        board: Callable[[], Iterable[PiRow]],
+        health: Health,
+        take: Callable[[Reading], None],
+        report: Reporter,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._health, self._clock = settings, health, clock
+        self._hosts_of, self._board_of, self._take, self._report = hosts, board, take, report
+        self._waker = Waker()
+        self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._hosts: dict[str, Host] = {}
+        self._stages: dict[str, Stage | None] = {}
+        self._told: dict[str, _Told] = {}
+        self._due: list[tuple[float, str]] = []  # a heap; a MAC that has left is dropped when its turn comes
+        self._polls: dict[str, _Poll] = {}  # under way, the oldest first
+        self._look_at = 0.0
+        self.polls = self.late = 0  # begun; of them half an interval or more after their time
+
+    def run(self) -> None:
+        try:
+            while not self._stopping:
+                now = time.monotonic()
+                if now >= self._look_at:
+                    self._look_at = now + self.look_interval
+                    self._look_around(now)
+                self._expire(now)
+                self._begin_due(now)
+                for key, _events in self._selector.select(self._pause()):
+                    if isinstance(key.data, _Poll):
+                        self._go_on(key.data)
+                    else:
+                        self._waker.drain()
+        finally:
+            for poll in self._polls.values():
+                poll.socket.close()
+            self._selector.close()
+            self._waker.close()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._waker.wake()
+
+    def _pause(self) -> float:
+        wakes = [self._look_at]
+        if self._due:
+            wakes.append(self._due[0][0])
+        if self._polls:
+            wakes.append(next(iter(self._polls.values())).deadline)
+        return max(0.0, min(wakes) - time.monotonic())
+
+    # Who is polled, and when
+
+    def _look_around(self, now: float) -> None:
+        """Take over hosts.csv and the board: newcomers are spread over the interval, those who left are forgotten."""
+        hosts = {host.mac: host for host in self._hosts_of()}
+        fresh = [mac for mac in hosts if mac not in self._hosts]
+        for number, mac in enumerate(fresh):
+            self._told[mac] = _Told()
+            heapq.heappush(self._due, (now + number * self._settings.interval / len(fresh), mac))
+        if hosts.keys() != self._hosts.keys():
+            self._told = {mac: self._told[mac] for mac in hosts}
+            self._health.keep(hosts)
+        self._hosts = hosts
+        for row in self._board_of():
+            if row.mac in hosts:
+                self._stages[row.mac] = row.stage
+                self._health.heard(row.mac, row.heard, row.heard_at, row.stage, row.since)
+
+    def _begin_due(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            due, mac = heapq.heappop(self._due)
+            host = self._hosts.get(mac)
+            if host is None:
+                continue
+            interval = self._settings.interval
+            missed = int((now - due) / interval)  # this machine slept, or was too busy
+            self.late += now - due > interval / 2
+            heapq.heappush(self._due, (due + (missed + 1) * interval, mac))
+            if mac not in self._polls:
+                self._begin(host, now)
+
+    # One poll
+
+    def _begin(self, host: Host, now: float) -> None:
+        self.polls += 1
+        try:
+            asked = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:  # no descriptor is left: a word about ourselves, not about the Pi
+            log.warning("%s: not polled: %s", host.name, error.strerror)
+            return
+        poll = self._polls[host.mac] = _Poll(host, asked, now, now + self._settings.timeout)
+        code = asked.connect_ex((str(host.address), self._settings.port))
+        if code in (0, errno.EINPROGRESS):
+            self._selector.register(asked, selectors.EVENT_WRITE, poll)
+        else:
+            self._end_unheard(poll, code)
+
+    def _go_on(self, poll: _Poll) -> None:
+        if self._polls.get(poll.host.mac) is not poll:
+            return
+        try:
+            if poll.connected:
+                self._receive(poll)
+            else:
+                self._send(poll)
+        except OSError as error:
+            self._end_unheard(poll, error.errno or errno.EIO)
+
+    def _send(self, poll: _Poll) -> None:
+        code = poll.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._end_unheard(poll, code)
+            return
+        poll.connected, poll.sent_at = time.monotonic(), self._clock()
+        poll.socket.send(request(str(poll.host.address)))  # a new connection has room for its hundred bytes
+        self._selector.modify(poll.socket, selectors.EVENT_READ, poll)
+
+    def _receive(self, poll: _Poll) -> None:
+        data = poll.socket.recv(MAX_ANSWER)
+        poll.data += data
+        if not data or len(poll.data) > MAX_ANSWER or is_complete(bytes(poll.data)):
+            self._end_heard(poll)
+
+    def _expire(self, now: float) -> None:
+        while self._polls:
+            poll = next(iter(self._polls.values()))
+            if poll.deadline > now:
+                return
+            seconds = f"{self._settings.timeout:g} s"
+            if poll.connected:
+                self._end(poll, {}, {}, f"does not finish its answer within {seconds} ({len(poll.data)} bytes came)")
+            else:
+                self._end(poll, {}, {}, f"no answer within {seconds}")
+
+    def _end_unheard(self, poll: _Poll, code: int) -> None:
+        if code == errno.ECONNREFUSED:  # an answer of the kernel
+            poll.connected = poll.connected or time.monotonic()
+            self._end(poll, {}, {}, "no agent")
+        elif poll.connected:
+            self._end(poll, {}, {}, f"breaks off: {os.strerror(code)}")
+        else:
+            self._end(poll, {}, {}, f"no answer: {os.strerror(code)}")
+
+    def _end_heard(self, poll: _Poll) -> None:
+        try:
+            answer = parse(bytes(poll.data), poll.host.mac)
+        except AnswerError as error:
+            self._end(poll, {}, {}, str(error))
+            return
+        values = dict(answer.values)
+        offset = clock_offset(values.get("clock_offset"), answer.time, poll.sent_at, self._clock())
+        if offset is not None:
+            values["clock_offset"] = METRICS["clock_offset"].rounded(offset)
+        self._end(poll, values, answer.words, "")
+
+    def _end(self, poll: _Poll, values: Mapping[str, float], words: Mapping[str, str], error: str) -> None:
+        del self._polls[poll.host.mac]
+        with contextlib.suppress(KeyError, ValueError):  # never registered
+            self._selector.unregister(poll.socket)
+        poll.socket.close()
+        values = dict(values)
+        if poll.connected:
+            ping = METRICS["ping_ms"].rounded(1000 * (poll.connected - poll.began))
+            values["ping_ms"] = max(0.0, ping)
+        if poll.host.mac not in self._hosts:  # it left meanwhile
+            return
+        reading = self._health.take(Reading(poll.host.mac, self._clock(), values, {**words, "error": error}))
+        self._take(reading)
+        self._tell(poll.host.mac, reading, "" if not poll.connected else error)
+
+    # What is told of it
+
+    def _tell(self, mac: str, reading: Reading, trouble: str) -> None:
+        told, is_up, evidence = self._told[mac], bool(reading.values["up"]), reading.words["evidence"]
+        is_booting = self._stages.get(mac) in BOOTING
+        if told.up and not is_up and not is_booting:
+            told.down = True
+            self._event(mac, Severity.WARNING, f"down: {evidence}")
+        elif is_up and told.down:
+            told.down = False
+            self._event(mac, Severity.INFO, f"up again: {evidence}")
+        told.up = is_up
+        if not reading.words["error"]:
+            self._tell_good(mac, told)
+        elif trouble and not is_booting:
+            self._tell_trouble(mac, told, trouble)
+
+    def _tell_good(self, mac: str, told: _Told) -> None:
+        told.refused, told.good = 0, told.good + 1
+        if self._stages.get(mac) is not Stage.UP:
+            self._stages[mac] = Stage.UP
+            self._report(Report(mac, Stage.UP, heard="an answer of its agent"))
+        if told.trouble and told.good >= SETTLED:
+            told.trouble = ""
+            self._event(mac, Severity.INFO, "its agent answers as it should")
+
+    def _tell_trouble(self, mac: str, told: _Told, trouble: str) -> None:
+        told.good = 0
+        told.refused = told.refused + 1 if trouble == "no agent" else 0
+        if told.trouble or 0 < told.refused < SETTLED:
+            return
+        told.trouble = trouble
+        if told.refused:
+            text = f"no agent answers on its port {self._settings.port}: of its load and temperature nothing is known"
+            self._event(mac, Severity.INFO, text)
+        else:
+            self._event(mac, Severity.WARNING, f"its agent {trouble}")
+
+    def _event(self, mac: str, severity: Severity, text: str) -> None:
+        self._report(Report(mac, event=text, severity=severity))
 
 
 def answering(addresses: Iterable[IPv4Address], port: int = 22, timeout: float = 0.5) -> set[IPv4Address]:

@@ -1,4 +1,4 @@
-"""What the server does every now and then: the board's tick, hosts.csv, ports that were left off. Two threads.
+"""What the server does every now and then: the board's tick, hosts.csv, ports left off, samples. Three threads.
 
 Holds no rule: what a tick means is in fleet.py, what a port needs in utility/power_cycle.py.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from monitoring.client import answering
 from monitoring.fleet import Fleet
+from monitoring.metrics import Reading
 from monitoring.store import Store, StoreError
 from utility.config import Config, Switch
 from utility.hosts import Hosts
@@ -70,6 +72,60 @@ class Upkeep:
             self._hosts.flush()
         except OSError as error:
             log.warning("hosts.csv could not be written: %s", error)
+
+
+class Recorder:
+    """Writes the readings to the store, in a thread of its own: a slow disk must not hold up the polls.
+
+    `_lock` guards the readings that wait; those beyond max_waiting are dropped.
+    """
+
+    name = "samples"
+    interval = 2.0  # one write for all readings of that time
+    prune_interval = 10.0
+    max_waiting = 20_000
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._clock = store, clock
+        self._lock = threading.Lock()
+        self._waiting: list[Reading] = []
+        self._stopping = threading.Event()
+        self._outage = False
+
+    def add(self, reading: Reading) -> None:
+        with self._lock:
+            if len(self._waiting) < self.max_waiting:
+                self._waiting.append(reading)
+
+    def run(self) -> None:
+        next_prune = 0.0
+        while not self._stopping.wait(self.interval):
+            self.write()
+            if time.monotonic() >= next_prune:
+                next_prune = time.monotonic() + self.prune_interval
+                self._try(lambda: self._store.prune_samples(self._clock()))
+        self.write()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def write(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._try(lambda: self._store.add_samples(waiting))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Samples that cannot be kept are lost, and an outage is told once."""
+        try:
+            work()
+        except StoreError as error:
+            if not self._outage:
+                log.error("the samples are not being kept: %s", error)
+            self._outage = True
+        else:
+            self._outage = False
 
 
 class PowerRestorer:

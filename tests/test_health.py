@@ -62,6 +62,7 @@ def test_the_installer_answers_tcp_and_is_not_up() -> None:
 def test_words_alone_hold_until_the_next_is_overdue(word: str, holds: float) -> None:
     health = Health()
     health.heard(MAC, word, BEGIN, Stage.UP, BEGIN)
+    health.heard(MAC, "an older word", BEGIN - 1, Stage.UP, BEGIN)
     assert health.take(silence(BEGIN + holds - 1)).values["up"] == 1.0
     assert health.take(silence(BEGIN + holds)).values["up"] == 0.0
 
