@@ -17,11 +17,12 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
+from monitoring.alerts import Alert, AlertSeverity, Silence
 from monitoring.metrics import Reading, Sample
 from monitoring.samples import Samples
 from utility.service import FileRecord, Severity, Stage
@@ -33,6 +34,9 @@ KEEP_EVENTS_PER_PI = 1_000
 KEEP_EVENTS = 50_000
 KEEP_FILES_PER_PI = 200  # four or five boots
 KEEP_FILES = 20_000
+KEEP_ALERTS = 10_000  # that are over
+KEEP_NOTICES = 20_000  # that were sent
+KEEP_TREATMENTS = 2_000
 KEEP_AUDIT = 20_000
 
 # Entry i brings a database of version i to version i + 1; the version is SQLite's user_version. Never edit an entry
@@ -70,6 +74,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
            created REAL NOT NULL)""",
         """CREATE TABLE sessions (hash TEXT PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, created REAL NOT NULL,
            seen REAL NOT NULL)""",
+    ),
+    (
+        """CREATE TABLE alerts (id INTEGER PRIMARY KEY, rule TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL,
+           severity TEXT NOT NULL, since REAL NOT NULL, opened_at REAL NOT NULL, text TEXT NOT NULL,
+           value REAL NOT NULL, told INTEGER NOT NULL, suppressed TEXT NOT NULL, silenced TEXT NOT NULL,
+           resolved_at REAL NOT NULL, ended TEXT NOT NULL, acknowledged TEXT NOT NULL DEFAULT '')""",
+        "CREATE INDEX alerts_by_end ON alerts (resolved_at)",
+        """CREATE TABLE silences (id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, rule TEXT NOT NULL,
+           until REAL NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL)""",
+        """CREATE TABLE notices (id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, alert INTEGER NOT NULL,
+           over INTEGER NOT NULL, queued_at REAL NOT NULL, sent_at REAL NOT NULL DEFAULT 0,
+           tries INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '')""",
+        "CREATE INDEX notices_to_send ON notices (channel, id) WHERE sent_at = 0",
+        """CREATE TABLE treatments (id INTEGER PRIMARY KEY AUTOINCREMENT, mac TEXT NOT NULL, at REAL NOT NULL,
+           step TEXT NOT NULL, reason TEXT NOT NULL, outcome TEXT NOT NULL)""",
     ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -183,6 +202,35 @@ class WebSession:
     role: str
     created: float
     seen: float  # now and then
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a channel is to be told, or was: that an alert was raised, or (`over`) that it is over.
+
+    sent_at   0: it waits; tries: so often it was not taken, at last because of `error`
+    """
+
+    id: int
+    channel: str
+    alert: Alert
+    over: bool
+    queued_at: float
+    sent_at: float = 0.0
+    tries: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What was done by itself about a Pi, or would have been, and what came of it."""
+
+    id: int
+    mac: str
+    when: float
+    step: str
+    reason: str
+    outcome: str
 
 
 class Store:
@@ -616,6 +664,114 @@ class Store:
                 self._samples = Samples(self.path.with_name("samples.db"), self.read_only)
             return self._samples
 
+    # Alerts, and who was told of them
+
+    def save_alerts(
+        self, alerts: Iterable[Alert], notices: Iterable[tuple[str, int, bool]], events: Iterable[Event], now: float
+    ) -> None:
+        """Keep alerts as they are now, queue notices (channel, id of the alert, it is over), append events.
+
+        All or nothing: what was told and what is queued agree, whenever the process dies. Who has acknowledged an
+        alert is left as it is, since another process writes that.
+        """
+        with self._writing(durable=False) as db:
+            db.executemany(_SAVE_ALERT, (_alert_values(each) for each in alerts))
+            sql = "INSERT INTO notices (channel, alert, over, queued_at) VALUES (?,?,?,?)"
+            db.executemany(sql, ((channel, alert, over, now) for channel, alert, over in notices))
+            _insert_events(db, events)
+
+    def alerts(self, open_only: bool = True, limit: int = 10_000) -> list[Alert]:
+        """The open alerts, or all, the newest `limit` of them; the oldest first."""
+        where = "WHERE resolved_at = 0" if open_only else ""
+        sql = f"SELECT {_ALERT_COLUMNS} FROM alerts {where} ORDER BY id DESC LIMIT ?"
+        return [_alert(each) for each in _typed(self._read(sql, [limit])[::-1])]
+
+    def last_alert_id(self) -> int:
+        return int(_typed(self._read("SELECT coalesce(max(id), 0) FROM alerts"))[0][0])
+
+    def acknowledge_alert(self, number: int, by: str) -> bool:
+        """Note who knows of an open alert (empty: nobody); return whether there is such a one."""
+        with self._writing(durable=False) as db:
+            sql = "UPDATE alerts SET acknowledged = ? WHERE id = ? AND resolved_at = 0"
+            return db.execute(sql, [by, number]).rowcount == 1
+
+    def acknowledged(self) -> dict[int, str]:
+        """By whom, for each open alert of which somebody knows."""
+        rows = self._read("SELECT id, acknowledged FROM alerts WHERE resolved_at = 0 AND acknowledged != ''")
+        return {int(number): by for number, by in _typed(rows)}
+
+    def add_silence(self, subject: str, rule: str, until: float, by: str, why: str) -> int:
+        """Let nobody be told until then of what matches both patterns; the silence's number."""
+        with self._writing(durable=False) as db:
+            sql = "INSERT INTO silences (subject, rule, until, by, why) VALUES (?,?,?,?,?)"
+            return db.execute(sql, [subject, rule, until, by, why]).lastrowid or 0
+
+    def end_silence(self, number: int, now: float) -> bool:
+        """End a silence before its time; return whether it was in force."""
+        with self._writing(durable=False) as db:
+            return (
+                db.execute("UPDATE silences SET until = ?1 WHERE id = ?2 AND until > ?1", [now, number]).rowcount == 1
+            )
+
+    def silences(self, now: float) -> list[Silence]:
+        """Those in force."""
+        rows = self._read("SELECT id, subject, rule, until, by, why FROM silences WHERE until > ? ORDER BY id", [now])
+        return [Silence(int(each[0]), each[1], each[2], float(each[3]), each[4], each[5]) for each in _typed(rows)]
+
+    def waiting_notices(self, channel: str, limit: int = 500) -> list[Notice]:
+        """What a channel has still to be told, in order."""
+        rows = self._read(f"{_NOTICES} WHERE channel = ? AND sent_at = 0 ORDER BY notices.id LIMIT ?", [channel, limit])
+        return [_notice(each) for each in _typed(rows)]
+
+    def latest_notices(self, limit: int = 200) -> list[Notice]:
+        """The newest notices, sent or waiting, the oldest of them first."""
+        rows = self._read(f"{_NOTICES} ORDER BY notices.id DESC LIMIT ?", [limit])
+        return [_notice(each) for each in _typed(rows[::-1])]
+
+    def settle_notices(self, numbers: Iterable[int], now: float, error: str = "") -> None:
+        """Note that notices were sent, or why they were not."""
+        with self._writing(durable=False) as db:
+            if error:
+                sql = "UPDATE notices SET tries = tries + 1, error = ? WHERE id = ?"
+                db.executemany(sql, ((error, number) for number in numbers))
+            else:
+                db.executemany("UPDATE notices SET sent_at = ? WHERE id = ?", ((now, number) for number in numbers))
+
+    def drop_notices(self, channels: Iterable[str]) -> int:
+        """Forget what waits for any other channel than these, which are all there are now; how many."""
+        names = list(channels)
+        marks = ",".join("?" * len(names))
+        with self._writing(durable=False) as db:
+            return db.execute(f"DELETE FROM notices WHERE sent_at = 0 AND channel NOT IN ({marks})", names).rowcount
+
+    def prune_alerts(self, now: float, alerts: int = KEEP_ALERTS, notices: int = KEEP_NOTICES) -> None:
+        """Forget the oldest of what is over, what was sent and what was treated."""
+        with self._writing(durable=False) as db:
+            sql = "DELETE FROM {0} WHERE {1} AND id <= (SELECT id FROM {0} WHERE {1} ORDER BY id DESC LIMIT 1 OFFSET ?)"
+            db.execute(sql.format("alerts", "resolved_at > 0"), [alerts])
+            db.execute(sql.format("notices", "sent_at > 0"), [notices])
+            db.execute(sql.format("treatments", "id > 0"), [KEEP_TREATMENTS])
+            db.execute("DELETE FROM silences WHERE until < ?", [now - 86400])
+
+    # What was done about Pis by itself
+
+    def add_treatment(self, mac: str, when: float, step: str, reason: str, outcome: str) -> int:
+        """Note a step before it is taken, on the disk when it returns: a manager that dies over it counts it too."""
+        with self._writing(durable=True) as db:
+            sql = "INSERT INTO treatments (mac, at, step, reason, outcome) VALUES (?,?,?,?,?)"
+            return db.execute(sql, [mac, when, step, reason, outcome]).lastrowid or 0
+
+    def end_treatment(self, number: int, outcome: str) -> None:
+        with self._writing(durable=False) as db:
+            db.execute("UPDATE treatments SET outcome = ? WHERE id = ?", [outcome, number])
+
+    def treatments(self, since: float = 0.0) -> list[Treatment]:
+        """Every step since then, in order."""
+        rows = self._read(
+            "SELECT id, mac, at, step, reason, outcome FROM treatments WHERE at >= ? ORDER BY id", [since]
+        )
+        return [Treatment(int(each[0]), each[1], float(each[2]), each[3], each[4], each[5]) for each in _typed(rows)]
+
     # Words about the manager itself: its process, its start, its heartbeat
 
     def set_meta(self, key: str, value: str) -> None:
@@ -633,6 +789,12 @@ _PI_COLUMNS = (
 )
 _FILE_COLUMNS = "mac, name, size, done, began, seconds, resent, outcome, blksize"
 _STAGES = {str(stage): stage for stage in Stage}
+_ALERT_FIELDS = tuple(each.name for each in fields(Alert) if each.name != "acknowledged")
+_ALERT_COLUMNS = ", ".join((*_ALERT_FIELDS, "acknowledged"))
+_SAVE_ALERT = f"""INSERT INTO alerts ({", ".join(_ALERT_FIELDS)}) VALUES ({", ".join("?" * len(_ALERT_FIELDS))})
+    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{each} = excluded.{each}" for each in _ALERT_FIELDS)}"""
+_NOTICES = f"""SELECT notices.id, channel, over, queued_at, sent_at, tries, error, alerts.{_ALERT_COLUMNS}
+    FROM notices JOIN alerts ON alerts.id = notices.alert"""
 
 
 @contextlib.contextmanager
@@ -663,6 +825,37 @@ def _typed(rows: list[tuple[object, ...]]) -> list[tuple[str, ...]]:
 
 def _event(row: tuple[str, ...]) -> Event:
     return Event(int(row[0]), float(row[1]), row[2], Severity(row[3]), row[4])
+
+
+def _alert_values(alert: Alert) -> list[object]:
+    values = (getattr(alert, name) for name in _ALERT_FIELDS)
+    return [str(each) if isinstance(each, AlertSeverity) else each for each in values]
+
+
+def _alert(row: Sequence[str]) -> Alert:
+    fields_of = dict(zip((*_ALERT_FIELDS, "acknowledged"), row, strict=True))
+    return Alert(
+        id=int(fields_of["id"]),
+        rule=fields_of["rule"],
+        subject=fields_of["subject"],
+        name=fields_of["name"],
+        severity=AlertSeverity(fields_of["severity"]),
+        since=float(fields_of["since"]),
+        opened_at=float(fields_of["opened_at"]),
+        text=fields_of["text"],
+        value=float(fields_of["value"]),
+        told=bool(fields_of["told"]),
+        acknowledged=fields_of["acknowledged"],
+        suppressed=fields_of["suppressed"],
+        silenced=fields_of["silenced"],
+        resolved_at=float(fields_of["resolved_at"]),
+        ended=fields_of["ended"],
+    )
+
+
+def _notice(row: tuple[str, ...]) -> Notice:
+    number, channel, over, queued, sent, tries, error, *alert = row
+    return Notice(int(number), channel, _alert(alert), bool(over), float(queued), float(sent), int(tries), error)
 
 
 def _pi_values(row: PiRow) -> tuple[object, ...]:

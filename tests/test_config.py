@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utility.config import Config, ConfigError, Monitoring, Ports, Problem, SnmpAccess, Subnet, Web, load_config
+from utility.config import (
+    Config,
+    ConfigError,
+    Healing,
+    Monitoring,
+    Ports,
+    Problem,
+    SnmpAccess,
+    Subnet,
+    Web,
+    load_config,
+)
+from utility.rules import BUILT_IN, AlertSeverity
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +157,7 @@ serve_firmware_updates: [Pi1, B8-27-EB-01-02-03]
 local_stratum: none
 ntp_rate_limit: 0.5
 snmp: {write_community: w, timeout: 0.5, retries: 0}
-monitoring: {interval: 30, timeout: 30, port: 3001, thresholds: {cpu: 80, temperature: 70.5}, channels: [slack, log]}
+monitoring: {interval: 30, timeout: 30, port: 3001, thresholds: {cpu: 80, temperature: 70.5}}
 web: {address: [0.0.0.0, "::1"], names: Rack.example.org, tls: on, certificate: c.pem, key: /k.pem}
 """
 
@@ -185,7 +197,10 @@ def test_every_key(folder: Path) -> None:
     assert config.serve_firmware_updates == frozenset({"pi1", "b8:27:eb:01:02:03"})
     assert (config.local_stratum, config.ntp_rate_limit) == (None, 0.5)
     assert {ip("10.8.0.1"), ip("10.9.0.1")} < config.taken
-    assert config.monitoring == Monitoring(30, 30, 3001, {"cpu": 80, "temperature": 70.5}, ("slack", "log"))
+    rules = {rule.name: rule for rule in config.monitoring.rules}
+    assert config.monitoring == Monitoring(30, 30, 3001, tuple(rules.values()))
+    assert rules["cpu_percent"].expression == "cpu_percent > 80 for 30m clear < 71.6 for 1m"
+    assert rules["temperature"].raised.number == 70.5
     assert ip("10.7.0.1") in config.taken
     web = Web(("0.0.0.0", "::1"), ("rack.example.org",), "on", folder / "c.pem", Path("/k.pem"))
     assert config.web == web
@@ -196,6 +211,183 @@ def test_every_key(folder: Path) -> None:
 @pytest.mark.parametrize("key", ["swtich_0_address", "switch_0_address", "switch_address", "address"])
 def test_the_spellings_of_a_switch_address(folder: Path, key: str) -> None:
     assert load(BASE.replace("address: 172.30.4.254", f"{key}: 172.30.4.254")) == load(BASE)
+
+
+ALERTS = """\
+monitoring:
+  thresholds:
+    temperature: 70
+  rules:
+    - disk_percent > 80 for 10m
+    - name: lab-heat
+      when: temperature > 60 for 1m clear < 55
+      severity: critical
+      only: [lab-*, 172.30.4.15]
+    -
+    - name: card_errors
+      enabled: false
+    - {name: temperature, severity: info}
+    - {when: up == 0 for 5m}
+  channels:
+    - slack
+    - https://hooks.slack.com/services/T0/B0/hushhush
+    - https://discord.com/api/webhooks/1/hushhush
+    - https://chat.example.org/hooks/hushhush
+    - https://example.org/alerts?key=hushhush
+    - ops@example.org
+    - mailto:boss@example.org
+    - bin/alert.sh
+    - type: email
+      name: mail
+      to: [a@example.org, b@example.org]
+      from: piman@example.org
+      server: mail.example.org
+      user: piman
+      severity: critical
+      resolved: false
+    - {type: email, to: [a@example.org], server: "mail.example.org:2525", security: tls}
+    - {type: slack, name: second, url: https://discord.com/api/webhooks/1/hushhush/slack}
+    - {type: webhook, url: "http://172.30.4.9:8080/x"}
+    - {type: script, path: /usr/local/bin/alert}
+  healing: {after: 10m, cooldown: 600, per_pi: 2, per_rack: 4, reinstall: true, boot_after: 2m, boot_tries: 1}
+"""
+ALERT_SECRETS = {
+    "PIMAN_SLACK_WEBHOOK": "https://hooks.slack.com/services/T0/B0/hushmost",
+    "PIMAN_SMTP_PASSWORD": "hushpass",
+    "PIMAN_WEBHOOK_TOKEN": "hushtoken",
+}
+
+
+def test_rules_are_laid_over_those_built_in(folder: Path) -> None:
+    rules = {rule.name: rule for rule in load(BASE + ALERTS, environ=ALERT_SECRETS).monitoring.rules}
+    assert list(rules) == [*(rule.name for rule in BUILT_IN), "lab-heat"]
+    assert rules["disk_percent"].expression == "disk_percent > 80 for 10m"
+    assert rules["disk_percent"].source == "config.yaml line 15"
+    heat = rules["lab-heat"]
+    assert (heat.severity, heat.only) == (AlertSeverity.CRITICAL, ("lab-*", "172.30.4.15"))
+    assert heat.expression == "temperature > 60 for 1m clear < 55"
+    assert not rules["card_errors"].enabled
+    assert (rules["temperature"].raised.number, rules["temperature"].severity) == (70, AlertSeverity.INFO)
+    assert (rules["up"].raised.seconds, rules["up"].severity) == (300, AlertSeverity.CRITICAL)
+    assert rules["switch_up"] in BUILT_IN
+
+
+def test_channels(folder: Path) -> None:
+    config = load(BASE + ALERTS, environ=ALERT_SECRETS)
+    channels = {channel.name: channel for channel in config.monitoring.channels}
+    assert list(channels) == [
+        "slack", "slack-2", "slack-3", "slack-4", "webhook", "email", "email-2", "script", "mail", "email-3", "second",
+        "webhook-2", "script-2",
+    ]  # fmt: skip
+    assert [channels[name].url.rpartition("/")[2] for name in list(channels)[:4]] == [
+        "hushmost", "hushhush", "slack", "hushhush"
+    ]  # fmt: skip
+    webhook = channels["webhook"]
+    assert (webhook.kind, webhook.url, webhook.secret) == (
+        "webhook", "https://example.org/alerts?key=hushhush", "hushtoken"
+    )  # fmt: skip
+    assert (channels["email"].to, channels["email-2"].to) == (("ops@example.org",), ("boss@example.org",))
+    email = channels["email"]
+    assert (email.server, email.port, email.security, email.user) == ("localhost", 25, "none", "")
+    assert email.sender.startswith("piman@")
+    mail = channels["mail"]
+    assert (mail.server, mail.port, mail.security, mail.user) == ("mail.example.org", 587, "starttls", "piman")
+    assert (mail.secret, mail.severity, mail.resolved) == ("hushpass", AlertSeverity.CRITICAL, False)
+    assert (mail.to, mail.sender) == (("a@example.org", "b@example.org"), "piman@example.org")
+    assert (channels["email-3"].port, channels["email-3"].security) == (2525, "tls")
+    assert channels["second"].url == "https://discord.com/api/webhooks/1/hushhush/slack"
+    assert (channels["script"].path, channels["script-2"].path) == (
+        folder / "bin/alert.sh",
+        Path("/usr/local/bin/alert"),
+    )
+    assert "hush" not in repr(config)
+
+
+def test_a_webhook_for_slack_is_a_channel_by_itself(folder: Path) -> None:
+    assert [each.kind for each in load(BASE, environ=ALERT_SECRETS).monitoring.channels] == ["slack"]
+    assert load(BASE).monitoring.channels == ()
+    assert len(load(BASE + "monitoring: {channels: slack}\n", environ=ALERT_SECRETS).monitoring.channels) == 1
+
+
+def test_healing(folder: Path) -> None:
+    config = load(BASE + ALERTS, environ=ALERT_SECRETS)
+    assert config.monitoring.healing == Healing(True, False, 600, 600, 2, 4, True, 120, 1)
+    assert load(BASE).monitoring.healing == Healing(enabled=False)
+    assert load(BASE + "monitoring: {healing: true}\n").monitoring.healing == Healing(enabled=True)
+    assert load(BASE + "monitoring: {healing: false}\n").monitoring.healing == Healing()
+    assert load(BASE + "monitoring: {healing: dry-run}\n").monitoring.healing == Healing(enabled=True, dry_run=True)
+    assert load(BASE + "monitoring: {healing: {enabled: dry-run}}\n").monitoring.healing.dry_run
+
+
+@pytest.mark.parametrize(
+    ("line", "report"),
+    [
+        ("rules: [temprature > 80]",
+         "rules[0]: found 'temprature > 80'; 'temprature' is no measure; did you mean temperature?"),
+        ("rules: [temperature > hot]",
+         "rules[0]: found 'temperature > hot'; expected a number after '>', found 'hot'"),
+        ("rules: [up == 0, up == 0 for 3m]",
+         "rules[1]: up is already the name of a rule, in line 12; name it"),
+        ("rules: [{name: heat}]",
+         "rules[0].when: is missing; expected a rule, like up == 0 for 2m, or a name it has"),
+        ("rules: [{when: disk_percent > 950}]",
+         "rules[0].when: found 'disk_percent > 950'; disk_percent is a percentage; expected 0 to 100, found '950'"),
+        ("rules: [{when: up == 0, severity: bad}]",
+         "rules[0].severity: found 'bad'; expected info, warning, critical"),
+        ("rules: [{when: up == 0, enabled: perhaps}]",
+         "rules[0].enabled: found 'perhaps'; expected true or false"),
+        ("rules: [{when: up == 0, name: a b}]",
+         "rules[0].name: found 'a b'; expected a name of letters, digits, _ . and -"),
+        ("rules: [{when: up == 0, fro: 2m}]",
+         "rules[0].fro: unknown key; known here: name, when, severity, enabled, only"),
+        ("rules: {up: 1}", "rules: found keys with values; expected a list"),
+        ("rules: [[up]]", "rules[0]: found a list; expected one value"),
+        ("channels: [slack]",
+         "channels[0]: needs its address, which is a secret; put PIMAN_SLACK_WEBHOOK=... into .env"),
+        ("channels: [pigeon]", ("channels[0]: expected slack, an address like ops@example.org or https://example.org/alerts,"
+         " the path of a script, or keys (the value is a secret and not shown)")),
+        ("channels: [{type: pigeon}]",
+         "channels[0].type: found 'pigeon'; expected slack or email or webhook or script"),
+        ("channels: [{url: https://x.org}]", "channels[0].type: is missing; expected slack, email, webhook or script"),
+        ("channels: [{type: slack, url: https://x.org/, to: [a@x.org]}]",
+         "channels[0].to: is not for a channel of type slack"),
+        ("channels: [{type: webhook}]",
+         "channels[0].url: is missing; expected an address, like https://example.org/alerts"),
+        ("channels: [{type: webhook, url: ftp://hush.org}]", ("channels[0].url: expected an address that begins with"
+         " https:// or http:// (the value is a secret and not shown)")),
+        ("channels: [{type: webhook, url: 'https://h:0'}]", ("channels[0].url: expected an address that begins with"
+         " https:// or http:// (the value is a secret and not shown)")),
+        ("channels: [{type: webhook, url: 'https://h:x'}]", ("channels[0].url: expected an address that begins with"
+         " https:// or http:// (the value is a secret and not shown)")),
+        ("channels: ['https://me:hush@example.org/']", ("channels[0]: expected an address without a user in it; a token"
+         " goes into .env as PIMAN_WEBHOOK_TOKEN=... (the value is a secret and not shown)")),
+        ("channels: [{type: script}]", "channels[0].path: is missing; expected the path of a program"),
+        ("channels: [{type: email}]", "channels[0].to: is missing; expected who gets the mail"),
+        ("channels: [{type: email, to: [x]}]",
+         "channels[0].to[0]: found 'x'; expected an address, like ops@example.org"),
+        ("channels: [{type: email, to: [a@x.org], server: 'a b'}]",
+         "channels[0].server: found 'a b'; expected a server, like mail.example.org or mail.example.org:587"),
+        ("channels: [{type: email, to: [a@x.org], server: 'a:70000'}]",
+         "channels[0].server: found 'a:70000'; expected a server, like mail.example.org or mail.example.org:587"),
+        ("channels: [{type: email, to: [a@x.org], user: me}]",
+         "channels[0]: needs the password of its user; put PIMAN_SMTP_PASSWORD=... into .env"),
+        ("channels: [a@x.org, {type: email, name: email, to: [a@x.org]}]",
+         "channels[1]: email is already the name of a channel"),
+        ("healing: perhaps", "healing: found 'perhaps'; expected true or false or dry-run"),
+        ("healing: {after: soon}",
+         "healing.after: found 'soon'; 'soon' is no time; expected one like 30s, 2m, 1h30m or 1d"),
+        ("healing: {after: 1s}", "healing.after: found '1s'; expected a time from 60 to 86400 seconds"),
+        ("healing: {per_day: 3}", "healing.per_day: unknown key; did you mean `per_rack`?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_alerts_has_its_line(folder: Path, line: str, report: str) -> None:
+    assert problems(with_lines("monitoring:", f"  {line}"))[0] == f"config.yaml:12: monitoring.{report}"
+
+
+def test_a_password_is_not_sent_in_clear(folder: Path) -> None:
+    line = "monitoring: {channels: [{type: email, to: [a@x.org], server: x.org, user: me, security: none}]}"
+    (report,) = problems(with_lines(line), environ=ALERT_SECRETS)
+    assert report.endswith("its password would be readable on the way; set security: starttls, or tls")
 
 
 def test_a_short_interval_shortens_the_timeout_of_a_poll(folder: Path) -> None:
@@ -509,7 +701,11 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("monitoring: {interval: 2, timeout: 2.5}",
          "monitoring.timeout: found 2.5; expected less than the interval, 2 s"),
         ("monitoring: {thresholds: {cpu: hot}}",
-         "monitoring.thresholds.cpu: found 'hot'; expected a number from -1e+09 to 1e+15"),
+         "monitoring.thresholds.cpu: found 'hot'; expected a number from -1e+09 to 1e+12"),
+        ("monitoring: {thresholds: {tempratur: 3}}",
+         "monitoring.thresholds.tempratur: no rule has this name; did you mean `temperature`?"),
+        ("monitoring: {thresholds: {up: 1}}",
+         "monitoring.thresholds.up: up is yes or no and has no threshold"),
         ("monitoring: {thresholds: [1]}", "monitoring.thresholds: found a list; expected keys with values"),
         ("unknown_pis: adopt", "unknown_pis: found 'adopt'; expected ignore or pool or approve"),
         ("unknown_pis: pool",

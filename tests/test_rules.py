@@ -178,7 +178,7 @@ def test_a_rule_may_be_for_some_only() -> None:
 def test_a_threshold_moves_the_clear_with_it() -> None:
     rule = parse_rule("temperature > 80 for 2m clear < 75")
     moved = with_threshold(rule, 60, "here")
-    assert (moved.expression, moved.source) == ("temperature > 60 for 2m clear < 56.25", "here")
+    assert (moved.expression, moved.source) == ("temperature > 60 for 2m clear < 56.2", "here")
     assert with_threshold(rule, 0, "").clear is None
     assert with_threshold(parse_rule("card_errors > 0"), 3, "").expression == "card_errors > 3"
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitoring import store as store_module
+from monitoring.alerts import Alert, AlertSeverity, Silence
 from monitoring.metrics import Reading, Sample
 from monitoring.store import (
     SCHEMA_VERSION,
@@ -28,12 +29,14 @@ from monitoring.store import (
     Event,
     Intent,
     Lease,
+    Notice,
     Order,
     PiRow,
     PowerOn,
     Store,
     StoreError,
     Token,
+    Treatment,
     WebSession,
 )
 from utility.service import FileRecord, Severity, Stage
@@ -143,6 +146,90 @@ class TestEvents:
         store.prune_events()
         assert len(store.events(MAC, limit=10**6)) == 1_000
         assert len(store.events(limit=10**6)) == 50_000
+
+
+ALERT = Alert(
+    id=3,
+    rule="temperature",
+    subject=MAC,
+    name="pi1",
+    severity=AlertSeverity.CRITICAL,
+    since=1.5,
+    opened_at=2.5,
+    text="it is at 83 °C",
+    value=83.4,
+    told=True,
+    suppressed="upper is down",
+    silenced="by ada",
+    resolved_at=0.0,
+    ended="",
+)
+
+
+class TestAlerts:
+    def test_an_alert_comes_back_as_it_went_in(self, store: Store) -> None:
+        over = dataclasses.replace(ALERT, id=4, resolved_at=9.0, ended="its rule is gone", told=False)
+        assert store.last_alert_id() == 0
+        store.save_alerts([ALERT, over], [], [Event(0, 1.0, MAC, Severity.INFO, "x")], 1.0)
+        assert store.alerts() == [ALERT]
+        assert store.alerts(open_only=False) == [ALERT, over]
+        assert store.alerts(open_only=False, limit=1) == [over]
+        assert store.last_alert_id() == 4
+        assert [each.text for each in store.events()] == ["x"]
+
+    def test_an_acknowledgement_survives_a_save_and_needs_an_open_alert(self, store: Store) -> None:
+        store.save_alerts([ALERT], [], [], 1.0)
+        assert store.acknowledge_alert(3, "ada")
+        store.save_alerts([dataclasses.replace(ALERT, text="it is at 90 °C")], [], [], 2.0)
+        assert store.acknowledged() == {3: "ada"}
+        assert store.alerts() == [dataclasses.replace(ALERT, text="it is at 90 °C", acknowledged="ada")]
+        store.save_alerts([dataclasses.replace(ALERT, resolved_at=5.0)], [], [], 2.0)
+        assert not store.acknowledge_alert(3, "bob")
+        assert store.acknowledged() == {}
+
+    def test_silences_end_by_time_or_by_hand(self, store: Store) -> None:
+        first = store.add_silence("lab-*", "*", 100.0, "ada", "the fan is away")
+        second = store.add_silence("*", "up", 200.0, "ada", "")
+        assert store.silences(50.0) == [
+            Silence(first, "lab-*", "*", 100.0, "ada", "the fan is away"),
+            Silence(second, "*", "up", 200.0, "ada", ""),
+        ]
+        assert [each.id for each in store.silences(100.0)] == [second]
+        assert store.end_silence(second, 120.0)
+        assert not store.end_silence(second, 121.0)
+        assert store.silences(120.0) == []
+
+    def test_notices_wait_until_they_are_sent(self, store: Store) -> None:
+        store.save_alerts([ALERT], [("slack", 3, False), ("email", 3, False), ("slack", 3, True)], [], 7.0)
+        waiting = [Notice(1, "slack", ALERT, False, 7.0), Notice(3, "slack", ALERT, True, 7.0)]
+        assert store.waiting_notices("slack") == waiting
+        store.settle_notices([1, 3], 8.0, "it answered 500")
+        assert {(each.tries, each.error) for each in store.waiting_notices("slack")} == {(1, "it answered 500")}
+        store.settle_notices([1], 9.0)
+        assert [each.id for each in store.waiting_notices("slack")] == [3]
+        assert [(each.id, each.sent_at) for each in store.latest_notices()] == [(1, 9.0), (2, 0.0), (3, 0.0)]
+        assert [each.id for each in store.latest_notices(limit=1)] == [3]
+        assert store.drop_notices(["slack"]) == 1
+        assert store.drop_notices([]) == 1
+
+    def test_what_is_over_is_pruned_and_what_is_open_is_kept(self, store: Store) -> None:
+        over = [dataclasses.replace(ALERT, id=number, resolved_at=5.0) for number in range(10, 20)]
+        store.save_alerts([ALERT, *over], [("slack", each.id, False) for each in [ALERT, *over]], [], 1.0)
+        store.settle_notices(range(2, 12), 9.0)
+        store.add_silence("*", "*", 5.0, "ada", "")
+        store.prune_alerts(1e6, alerts=3, notices=4)
+        assert [each.id for each in store.alerts(open_only=False)] == [3, 17, 18, 19]
+        assert [each.id for each in store.latest_notices()] == [1, 9, 10, 11]
+
+    def test_what_was_done_by_itself_is_counted(self, store: Store) -> None:
+        number = store.add_treatment(MAC, 10.0, "power-cycle", "dead for 5 m", "")
+        store.end_treatment(number, "done")
+        store.add_treatment(OTHER, 20.0, "reinstall", "dead again", "")
+        assert store.treatments() == [
+            Treatment(1, MAC, 10.0, "power-cycle", "dead for 5 m", "done"),
+            Treatment(2, OTHER, 20.0, "reinstall", "dead again", ""),
+        ]
+        assert [each.mac for each in store.treatments(since=20.0)] == [OTHER]
 
 
 class TestBoard:

@@ -16,11 +16,23 @@ from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from dotenv.parser import parse_stream
 
 from utility.drivers import Driver
+from utility.rules import (
+    BUILT_IN,
+    SHORT_NAMES,
+    AlertSeverity,
+    Rule,
+    RuleError,
+    merge,
+    parse_rule,
+    parse_time,
+    with_threshold,
+)
 
 T = TypeVar("T")
 
@@ -109,14 +121,54 @@ class Subnet:
 
 
 @dataclass(frozen=True, slots=True)
+class Channel:
+    """Where alerts are told. `url` and `secret` are never in `repr`, never logged.
+
+    kind       "slack" (and what takes the same form), "email", "webhook" or "script"
+    severity   the least that is told; resolved: also that an alert is over
+    secret     the password of a mail server, the token of a webhook
+    """
+
+    name: str
+    kind: str
+    url: str = field(default="", repr=False)
+    to: tuple[str, ...] = ()
+    sender: str = ""
+    server: str = "localhost"
+    port: int = 25
+    security: str = "none"  # or "starttls", "tls"
+    user: str = ""
+    path: Path = Path()
+    secret: str = field(default="", repr=False)
+    severity: AlertSeverity = AlertSeverity.WARNING
+    resolved: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """What Piman does by itself about a Pi that is dead. Times are seconds; limits are counted over 24 hours."""
+
+    enabled: bool = False
+    dry_run: bool = False  # tell what would be done, and do nothing
+    after: float = 300.0  # without a sign of life
+    cooldown: float = 900.0  # between two steps for one Pi
+    per_pi: int = 3  # steps a day
+    per_rack: int = 10  # steps a day
+    reinstall: bool = False  # as the second step; it erases the card
+    boot_after: float = 300.0  # without another stage of a boot
+    boot_tries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Monitoring:
     """How the Pis are polled and what is raised when they are not well."""
 
     interval: float = 10.0
     timeout: float = 3.0  # of one poll
     port: int = 3000  # of the agent on the Pis
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    channels: tuple[str, ...] = field(default=(), repr=False)  # a channel's address may hold its secret
+    rules: tuple[Rule, ...] = BUILT_IN
+    channels: tuple[Channel, ...] = ()
+    healing: Healing = Healing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +219,7 @@ class Config:
     snmp: SnmpAccess = SnmpAccess()
     monitoring: Monitoring = Monitoring()
     web: Web = Web()
-    slack_webhook: str = field(default="", repr=False)
+    slack_webhook: str = field(default="", repr=False)  # is among the channels
     web_password: str = field(default="", repr=False)
 
     @property
@@ -220,7 +272,10 @@ _SUBNET = ("network", "subnet_mask", "router", "lease_time", "dns", "domain", "n
 _PORTS = tuple(each.name for each in fields(Ports))
 _SNMP = tuple(each.name for each in fields(SnmpAccess))
 _MONITORING = ("interval", "timeout", "port")
-_MONITORING_SECTIONS = ("thresholds", "channels")
+_MONITORING_SECTIONS = ("thresholds", "rules", "channels", "healing")
+_RULE = ("name", "when", "severity", "enabled", "only")
+_CHANNEL = ("type", "name", "url", "to", "from", "server", "security", "user", "path", "severity", "resolved")
+_HEALING = tuple(each.name for each in fields(Healing) if each.name != "dry_run")
 _WEB = ("address", "names", "tls", "certificate", "key")
 _SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_ports")
 SERVICES = ("dhcp", "tftp", "hello", "ntp", "web", "monitoring")
@@ -228,12 +283,13 @@ MAX_POOL = 0xFFFF
 
 _PASSWORDS = ("auth_password", "priv_password")  # of SNMP 3: in no config.yaml
 _SECRET_KEYS = frozenset(
-    {"read_community", "write_community", *_PASSWORDS, "channels", "slack_webhook", "web_password"}
+    {"read_community", "write_community", *_PASSWORDS, "channels", "url", "slack_webhook", "web_password"}
 )
+_ALERT_SECRETS = ("slack_webhook", "smtp_password", "webhook_token")
 _SECRET_VARIABLES = frozenset(
     {
         *(f"PIMAN_SNMP_{key.upper()}" for key in ("read_community", "write_community", *_PASSWORDS)),
-        "PIMAN_SLACK_WEBHOOK",
+        *(f"PIMAN_{key.upper()}" for key in _ALERT_SECRETS),
         "PIMAN_WEB_PASSWORD",
     }
 )
@@ -578,6 +634,94 @@ def _text(text: str) -> str:
     return text
 
 
+def _time(low: float, high: float) -> Callable[[str], float]:
+    """`300`, `5m` -> seconds."""
+
+    def kind(text: str) -> float:
+        seconds = parse_time(text)
+        if not low <= seconds <= high:
+            raise ValueError(f"expected a time from {low:g} to {high:g} seconds")
+        return seconds
+
+    return kind
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"
+
+
+def _severity(text: str) -> AlertSeverity:
+    if text not in list(AlertSeverity):
+        raise ValueError(f"expected {', '.join(AlertSeverity)}")
+    return AlertSeverity(text)
+
+
+_RULE_NAME = _pattern(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", "a name of letters, digits, _ . and -")
+_mail_address = _pattern(r"[^\s@,;<>\"']{1,64}@[A-Za-z0-9.-]{1,253}", "an address, like ops@example.org")
+_CHANNEL_KEYS: Mapping[str, tuple[str, ...]] = {
+    "slack": ("url",),
+    "email": ("to", "from", "server", "security", "user"),
+    "webhook": ("url",),
+    "script": ("path",),
+}
+
+
+def _url(text: str) -> str:
+    expected = "expected an address that begins with https:// or http://"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(expected) from None
+    is_ascii = text.isascii() and text.isprintable() and " " not in text
+    if not is_ascii or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(expected)
+    if parts.username or parts.password:
+        raise ValueError("expected an address without a user in it; a token goes into .env as PIMAN_WEBHOOK_TOKEN=...")
+    return text
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _colon, port = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", host) or (
+        port and (not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535)
+    ):
+        raise ValueError("expected a server, like mail.example.org or mail.example.org:587")
+    return host, int(port or 0)
+
+
+def _default_sender() -> str:
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "localhost"
+    return f"piman@{host}"
+
+
+def _slack_form(url: str) -> str:
+    """Discord takes Slack's form at an address of its own."""
+    is_discord = re.match(r"https://(?:[a-z]+\.)?discord(?:app)?\.com/api/webhooks/", url)
+    return f"{url.rstrip('/')}/slack" if is_discord and not url.rstrip("/").endswith("/slack") else url
+
+
+def _channel(text: str) -> Channel:
+    """A channel in one word."""
+    if text == "slack":
+        return Channel("slack", "slack")
+    if text.startswith(("http://", "https://")):
+        url = _slack_form(_url(text))
+        parts = urlsplit(url)
+        is_slack = parts.hostname == "hooks.slack.com" or parts.path.endswith("/slack") or "/hooks/" in parts.path
+        kind = "slack" if is_slack else "webhook"
+        return Channel(kind, kind, url=url)
+    if "@" in text and "/" not in text:
+        return Channel("email", "email", to=(_mail_address(text.removeprefix("mailto:")),), sender=_default_sender())
+    if "/" in text:
+        return Channel("script", "script", path=Path(_PATH(text)))
+    raise ValueError(
+        "expected slack, an address like ops@example.org or https://example.org/alerts, the path of a script, or keys"
+    )
+
+
 def _address(text: str) -> IPv4Address:
     try:
         address = IPv4Address(text)
@@ -750,7 +894,10 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
         local_stratum=top.value("local_stratum", _or_word("none", _whole(1, 15)), stratum),
         ntp_rate_limit=top.value("ntp_rate_limit", _or_word("none", _number(0.1, 3600, " of seconds")), None),
         snmp=snmp,
-        monitoring=_read_monitoring(top.section("monitoring", (*_MONITORING, *_MONITORING_SECTIONS))),
+        monitoring=_read_monitoring(
+            top.section("monitoring", (*_MONITORING, *_MONITORING_SECTIONS)),
+            {each: top.value(each, _text, "") for each in _ALERT_SECRETS},
+        ),
         web=_read_web(top.section("web", _WEB)),
         slack_webhook=top.value("slack_webhook", _text, ""),
         web_password=top.value("web_password", _text, ""),
@@ -891,11 +1038,7 @@ def _check_user(section: _Section, access: SnmpAccess) -> None:
             sheet.problem(place, f"{what}; {where.format(f'{name}_password'.upper())}, or set {name}_protocol none")
 
 
-def _read_monitoring(section: _Section) -> Monitoring:
-    thresholds = section.nodes.get("thresholds")
-    names = [k.value for k, _ in thresholds.value] if isinstance(thresholds, yaml.MappingNode) else []
-    table = section.section("thresholds", [name for name in names if isinstance(name, str)])
-    read = {name: table.value(name, _number(-1e9, 1e15), None) for name in table.nodes}
+def _read_monitoring(section: _Section, secrets: Mapping[str, str]) -> Monitoring:
     interval = section.value("interval", _number(1, 86400, " of seconds"), Monitoring().interval)
     timeout = section.value("timeout", _number(0.1, 60, " of seconds"), min(Monitoring().timeout, interval))
     if timeout > interval:
@@ -905,9 +1048,187 @@ def _read_monitoring(section: _Section) -> Monitoring:
         interval=interval,
         timeout=timeout,
         port=section.value("port", _whole(1, 65535), Monitoring().port),
-        thresholds={name: value for name, value in read.items() if value is not None},
-        channels=section.values("channels", _text),
+        rules=_read_rules(section),
+        channels=_read_channels(section, secrets),
+        healing=_read_healing(section),
     )
+
+
+def _entries(section: _Section, name: str) -> list[tuple[str, yaml.Node]]:
+    """The entries of a list that may be mappings, each with its key; a single value is a list of one."""
+    node = section.nodes.get(name)
+    if node is None or _is_empty(node):
+        return []
+    if isinstance(node, yaml.MappingNode):
+        section.sheet.problem(section.sheet.place(node, section.key(name)), "found keys with values; expected a list")
+        return []
+    entries = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return [(f"{section.key(name)}[{i}]", each) for i, each in enumerate(entries) if not _is_empty(each)]
+
+
+def _read_rules(section: _Section) -> tuple[Rule, ...]:
+    """The rules built in, with the thresholds and the rules of the file laid over them."""
+    rules = merge(BUILT_IN, _read_thresholds(section))
+    lines: dict[str, int] = {}
+    for key, node in _entries(section, "rules"):
+        rule = _read_rule(section, key, node, {rule.name: rule for rule in rules})
+        if rule is None:
+            continue
+        place = section.sheet.place(node, key)
+        if rule.name in lines:
+            section.sheet.problem(
+                place, f"{rule.name} is already the name of a rule, in line {lines[rule.name]}; name it"
+            )
+        lines.setdefault(rule.name, place.line)
+        rules = merge(rules, [replace(rule, source=f"{section.sheet.path.name} line {place.line}")])
+    return rules
+
+
+def _read_thresholds(section: _Section) -> list[Rule]:
+    thresholds = section.nodes.get("thresholds")
+    names = [k.value for k, _ in thresholds.value] if isinstance(thresholds, yaml.MappingNode) else []
+    table = section.section("thresholds", [name for name in names if isinstance(name, str)])
+    built_in = {rule.name: rule for rule in BUILT_IN}
+    changed = []
+    for name in table.nodes:
+        number = table.value(name, _number(-1e9, 1e12), None)
+        place = section.sheet.places[table.key(_readable(name))]
+        rule = built_in.get(SHORT_NAMES.get(name, name))
+        if rule is None:
+            section.sheet.problem(place, f"no rule has this name; {_suggestion(name, built_in)}")
+        elif number is not None:
+            try:
+                changed.append(with_threshold(rule, number, f"{section.sheet.path.name} line {place.line}"))
+            except RuleError as error:
+                section.sheet.problem(place, str(error))
+    return changed
+
+
+def _read_rule(section: _Section, key: str, node: yaml.Node, known: Mapping[str, Rule]) -> Rule | None:
+    """A rule in one line, or as keys; those that a rule of the same name has already need not be said again."""
+    if not isinstance(node, yaml.MappingNode):
+        return section.read(section._scalar(node, key), parse_rule, None)
+    it = _Section(section.sheet, node, key, _RULE)
+    given = it.given("when")
+    rule = it.read(given, parse_rule, None)
+    name = it.value("name", _RULE_NAME, rule.name if rule else "")
+    if given is None:
+        rule = known.get(name)
+        if rule is None:
+            place = replace(it.start, key=it.key("when"))
+            section.sheet.problem(
+                place, f"is missing; expected a rule, like {BUILT_IN[0].expression}, or a name it has"
+            )
+    if rule is None:
+        return None
+    base = known.get(name, rule)
+    return replace(
+        rule,
+        name=name,
+        severity=it.value("severity", _severity, base.severity),
+        enabled=it.value("enabled", _yes_or_no, True),
+        only=it.values("only", _text),
+    )
+
+
+def _read_healing(section: _Section) -> Healing:
+    """`true`, `false`, `dry-run`, or keys."""
+    node = section.nodes.get("healing")
+    if node is None or isinstance(node, yaml.ScalarNode):
+        mode = section.value("healing", _choice("true", "false", "dry-run"), "false")
+        return Healing(enabled=mode != "false", dry_run=mode == "dry-run")
+    it, base = section.section("healing", _HEALING), Healing()
+    mode = it.value("enabled", _choice("true", "false", "dry-run"), "true")
+    return Healing(
+        enabled=mode != "false",
+        dry_run=mode == "dry-run",
+        after=it.value("after", _time(60, 86400), base.after),
+        cooldown=it.value("cooldown", _time(60, 86400), base.cooldown),
+        per_pi=it.value("per_pi", _whole(1, 100), base.per_pi),
+        per_rack=it.value("per_rack", _whole(1, 1000), base.per_rack),
+        reinstall=it.value("reinstall", _yes_or_no, base.reinstall),
+        boot_after=it.value("boot_after", _time(60, 86400), base.boot_after),
+        boot_tries=it.value("boot_tries", _whole(0, 10), base.boot_tries),
+    )
+
+
+def _read_channels(section: _Section, secrets: Mapping[str, str]) -> tuple[Channel, ...]:
+    """The channels of the list, and Slack where its secret is given."""
+    channels: dict[str, Channel] = {}
+    for key, node in _entries(section, "channels"):
+        channel = _read_channel(section, key, node, secrets)
+        if channel is None:
+            continue
+        if channel.name in channels and f"{key}.name" in section.sheet.places:
+            section.sheet.problem(section.sheet.place(node, key), f"{channel.name} is already the name of a channel")
+        names = (channel.name, *(f"{channel.name}-{number}" for number in range(2, 1000)))
+        name = next(each for each in names if each not in channels)
+        channels[name] = replace(channel, name=name)
+    if secrets["slack_webhook"] and not any(each.kind == "slack" for each in channels.values()):
+        channels["slack"] = Channel("slack", "slack", url=_slack_form(secrets["slack_webhook"]))
+    return tuple(channels.values())
+
+
+def _read_channel(section: _Section, key: str, node: yaml.Node, secrets: Mapping[str, str]) -> Channel | None:
+    sheet = section.sheet
+    if isinstance(node, yaml.MappingNode):
+        it = _Section(sheet, node, key, _CHANNEL)
+        kind = it.required("type", _choice(*_CHANNEL_KEYS), "slack, email, webhook or script")
+        channel = _channel_of_keys(it, kind) if kind else None
+    else:
+        given = section._scalar(node, key)
+        channel = section.read(given, _channel, None)
+        if channel and given and channel.kind == "script":
+            channel = replace(channel, path=given.folder / channel.path)
+    if channel is None:
+        return None
+    problem = ""
+    if channel.kind == "slack":
+        channel = replace(channel, url=channel.url or _slack_form(secrets["slack_webhook"]))
+        problem = "" if channel.url else "needs its address, which is a secret; put PIMAN_SLACK_WEBHOOK=... into .env"
+    elif channel.kind == "webhook":
+        channel = replace(channel, secret=secrets["webhook_token"])
+    elif channel.kind == "email" and channel.user:
+        channel = replace(channel, secret=secrets["smtp_password"])
+        problem = "" if channel.secret else "needs the password of its user; put PIMAN_SMTP_PASSWORD=... into .env"
+    if problem:
+        sheet.problem(sheet.place(node, key), problem)
+    return channel
+
+
+def _channel_of_keys(it: _Section, kind: str) -> Channel | None:
+    for name in it.nodes:
+        if name not in (*_CHANNEL_KEYS[kind], "type", "name", "severity", "resolved"):
+            it.sheet.wrong(it.key(name), f"is not for a channel of type {kind}")
+    channel = Channel(
+        name=it.value("name", _RULE_NAME, kind),
+        kind=kind,
+        severity=it.value("severity", _severity, AlertSeverity.WARNING),
+        resolved=it.value("resolved", _yes_or_no, True),
+    )
+    if kind == "slack":
+        return replace(channel, url=_slack_form(it.value("url", _url, "")))
+    if kind == "webhook":
+        url = it.required("url", _url, "an address, like https://example.org/alerts")
+        return replace(channel, url=url) if url else None
+    if kind == "script":
+        path = it.required("path", _PATH, "the path of a program")
+        return replace(channel, path=it.path_of("path", "")) if path else None
+    to = it.values("to", _mail_address)
+    if not to and not it.items("to"):
+        it.sheet.problem(replace(it.start, key=it.key("to")), "is missing; expected who gets the mail")
+    return _mail_server(it, replace(channel, to=to, sender=it.value("from", _mail_address, _default_sender())))
+
+
+def _mail_server(it: _Section, channel: Channel) -> Channel:
+    host, port = it.value("server", _host_and_port, ("localhost", 0))
+    is_local = host in ("localhost", "127.0.0.1")
+    security = it.value("security", _choice("none", "starttls", "tls"), "none" if is_local else "starttls")
+    user = it.value("user", _text, "")
+    if user and security == "none" and not is_local:
+        it.sheet.wrong(it.key("user"), "its password would be readable on the way; set security: starttls, or tls")
+    default = {"none": 25, "starttls": 587, "tls": 465}[security]
+    return replace(channel, server=host, port=port or default, security=security, user=user)
 
 
 def _read_switches(top: _Section, snmp: SnmpAccess, number: int | None) -> tuple[Switch, ...]:

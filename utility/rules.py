@@ -357,7 +357,7 @@ def with_threshold(rule: Rule, number: float, source: str) -> Rule:
         raise RuleError(f"{rule.measure} is yes or no and has no threshold")
     clear = None
     if rule.clear and number > 0 and rule.raised.number > 0:
-        clear = replace(rule.clear, number=round(rule.clear.number * number / rule.raised.number, 6))
+        clear = replace(rule.clear, number=float(f"{rule.clear.number * number / rule.raised.number:.3g}"))
     if rule.about.unit == "%" and not 0 <= number <= 100:
         raise RuleError(f"{rule.measure} is a percentage; expected 0 to 100")
     return replace(rule, raised=replace(rule.raised, number=number), clear=clear, source=source)
