@@ -21,19 +21,20 @@ from pathlib import Path
 
 import click
 
-from tests.bench import servers
+from tests.bench import footprint, servers
 from tests.bench.servers import SERVER, Server, cpu_seconds, in_space, make_wire, running
 
 RESULTS = servers.ROOT / "build" / "bench"
 LOADERS = servers.ROOT / ".cache" / "bench"
 LOAD_PATIENCE = 90.0
-KINDS = ("tftp", "dhcp", "ntp", "image")
+KINDS = ("tftp", "dhcp", "ntp", "image", "footprint")
 
 BLOCK_SIZE = 1468
 RESERVED = 10_000
 DNSMASQ_RESERVED = 2_000  # it looks through its hosts and leases for each message, and writes its leases each time
 IMAGE_CLIENTS = 100
 
+PLOTTED = frozenset(KINDS) - {"footprint"}  # it has no clients to be many
 QUIET = frozenset({"right", "ok", "wrong", "failed", "lost", "cpu_per_work"})  # not shown while it runs
 
 Run = dict[str, float]
@@ -77,7 +78,7 @@ class Row:
     value: float
     limit: float
     at_most: bool
-    unit: str  # of value: "x", "us"
+    unit: str  # of value: "x", "us", "ms", "MB", "%"
     per_cpu: float = 0.0  # the ratio of what was done in a second of the servers' processor time; 0: not asked
     note: str = ""
 
@@ -282,6 +283,33 @@ def bench_image(plan: Plan) -> tuple[Measured, list[Row]]:
     return measured, rows
 
 
+# -------------------------------------------------------------------------------------------------------- footprint
+
+
+def bench_footprint(plan: Plan) -> tuple[Measured, list[Row]]:
+    """Commands that must feel immediate, and a server that must not be felt at all; each with 500 Pis known."""
+    config = footprint.make_home(plan.folder / "footprint")
+    measured = Measured()
+    taken = footprint.time_commands(config, 3 if plan.quick else 15)
+    for name, times in taken.items():
+        for milliseconds in times:
+            measured.add(name, "start", {"ms": milliseconds})
+        say(f"  {name:<13} ms {statistics.median(times):.0f}")
+    megabytes, percent = footprint.idle(config, 5 if plan.quick else 30)
+    measured.add("piman", "idle", {"mb": megabytes, "percent": percent})
+    say(f"  idle server   MB {megabytes:.1f}  % of a core {percent:.2f}")
+    least = measured.median("import click", "start", "ms")
+    rows = []
+    for name, limit in (("piman --help", 60.0), ("piman status", 250.0)):
+        mine = measured.median(name, "start", "ms")
+        shown = (f"{mine:.0f} ms", f"{least:.0f} ms")
+        rows.append(Row(name, "import click", *shown, mine - least, limit, at_most=True, unit="ms"))
+    what = f"idle with {footprint.PIS} Pis"
+    rows.append(Row(f"{what}, memory", "", f"{megabytes:.0f} MB", "", megabytes, 80.0, at_most=True, unit="MB"))
+    rows.append(Row(f"{what}, processor", "", f"{percent:.1f} %", "", percent, 1.0, at_most=True, unit="%"))
+    return measured, rows
+
+
 # ------------------------------------------------------------------------------------------------------ what is told
 
 BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
@@ -289,6 +317,7 @@ BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
     "dhcp": bench_dhcp,
     "ntp": bench_ntp,
     "image": bench_image,
+    "footprint": bench_footprint,
 }
 
 
@@ -389,7 +418,7 @@ def main(kinds: tuple[str, ...], quick: bool, markdown: bool) -> None:
         rows = [row for kind in chosen for row in run_kind(kind, plan)]
     from tests.bench.plots import plot
 
-    for kind in chosen:
+    for kind in PLOTTED.intersection(chosen):
         plot(json.loads((RESULTS / f"{kind}.json").read_text())["runs"], kind, RESULTS / f"{kind}.png")
     click.echo("\n".join(table(rows, markdown=False)))
     short = [row for row in rows if not row.holds]
