@@ -513,10 +513,10 @@ def server(session: Session) -> None:
 
 def cycle_switch(store: Store, targets: Sequence[Target]) -> list[tuple[Target, bool, str]]:
     """Power-cycle ports of one switch -> whether each was done, and words; a switch that fails fails them all."""
+    from monitoring.power import PowerIntents, hold_switch
     from monitoring.store import StoreError
-    from monitoring.upkeep import PowerIntents
     from utility.power_cycle import power_cycle
-    from utility.snmp import Snmp, SnmpError
+    from utility.switches import SwitchError, open_switch
 
     switch, by_port = targets[0].switch, {target.port: target for target in targets}
 
@@ -528,9 +528,9 @@ def cycle_switch(store: Store, targets: Sequence[Target]) -> list[tuple[Target, 
                 store.add_power_on(target.host.mac, time.time())
 
     try:
-        with Snmp(switch) as snmp:
-            results = power_cycle(snmp, list(by_port), on_progress=tell, intents=PowerIntents(store, switch))
-    except SnmpError as error:
+        with hold_switch(store, switch), open_switch(switch) as poe:
+            results = power_cycle(poe, list(by_port), on_progress=tell, intents=PowerIntents(store, switch))
+    except SwitchError as error:
         return [(target, False, str(error)) for target in targets]
     return [(by_port[result.port], result.ok, result.text) for result in results]
 

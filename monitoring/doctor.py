@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from utility.config import Config, Problem, Switch
-from utility.power_cycle import Detection, PortState
+from utility.drivers import Detection
 from utility.service import Severity
+from utility.switches import Port
 
 SCARCE, TOO_SCARCE = 500_000_000, 20_000_000  # bytes free where the state is kept
 GUESSED = frozenset({"private", "public"})  # what switches come with
@@ -330,7 +331,7 @@ class SwitchFacts:
     """What a switch answered: its description and its PoE ports; or why not."""
 
     description: str = ""
-    ports: tuple[PortState, ...] = ()
+    ports: tuple[Port, ...] = ()
     problem: str = ""
 
 
@@ -345,7 +346,7 @@ def check_switch(switch: Switch, facts: SwitchFacts) -> list[Check]:
             )
         ]
     words = " ".join(facts.description.split())[:60] or "says nothing of itself"
-    numbers = {state.port for state in facts.ports}
+    numbers = {state.number for state in facts.ports}
     if not numbers:
         advice = "ports cannot be switched: is it a PoE switch, and may the read community see POWER-ETHERNET-MIB?"
         return [wrong(area, f"{switch.address} shows no PoE ports: {words}", advice)]
@@ -364,11 +365,11 @@ def check_switch(switch: Switch, facts: SwitchFacts) -> list[Check]:
     return checks
 
 
-def _port_states(area: str, ports: Iterable[PortState], used: Collection[int]) -> list[Check]:
+def _port_states(area: str, ports: Iterable[Port], used: Collection[int]) -> list[Check]:
     """Ports where a Pi belongs that give it no power."""
-    mine = [state for state in ports if state.port in used]
-    off = [str(state.port) for state in mine if not state.admin_on]
-    broken = [str(state.port) for state in mine if state.admin_on and state.detection in _FAULTS]
+    mine = [state for state in ports if state.number in used]
+    off = [str(state.number) for state in mine if not state.admin_on]
+    broken = [str(state.number) for state in mine if state.admin_on and state.detection in _FAULTS]
     checks = []
     if off:
         advice = f"`piman restart {area.removeprefix('switch ')} {','.join(off)}` turns it on"

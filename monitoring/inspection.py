@@ -19,9 +19,9 @@ from pathlib import Path
 
 from monitoring.doctor import BootFolder, Folder, ImageFile, Link, PortTry, SwitchFacts
 from utility.config import Config, Switch
-from utility.power_cycle import read_ports
 from utility.service import port_holder
 from utility.snmp import OBJECTS, Snmp, SnmpError
+from utility.snmp_switch import SnmpSwitch
 
 SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 IFF_UP, IFF_RUNNING = 0x1, 0x40
@@ -172,7 +172,7 @@ def _ask_switch(switch: Switch) -> SwitchFacts:
     try:
         with Snmp(switch) as snmp:
             described = snmp.get([oid])[oid]
-            ports = tuple(read_ports(snmp))
+            ports = tuple(port for port in SnmpSwitch(switch, snmp).ports() if port.has_poe)
     except SnmpError as error:
         return SwitchFacts(problem=str(error))
     return SwitchFacts(described.decode("utf-8", "replace") if isinstance(described, bytes) else "", ports)

@@ -90,6 +90,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE treatments (id INTEGER PRIMARY KEY AUTOINCREMENT, mac TEXT NOT NULL, at REAL NOT NULL,
            step TEXT NOT NULL, reason TEXT NOT NULL, outcome TEXT NOT NULL)""",
     ),
+    (
+        # Where the port is in the switch's own table, like 2.5, and the value that meant "on" there.
+        "ALTER TABLE intents ADD COLUMN place TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE intents ADD COLUMN setting INTEGER",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -151,6 +156,8 @@ class Intent:
     switch: str
     port: int
     when: float
+    index: tuple[int, ...] = ()  # in the switch's own table
+    setting: int | None = None  # the value that it had there
 
 
 @dataclass(frozen=True, slots=True)
@@ -568,10 +575,13 @@ class Store:
 
     # Ports that must not stay off
 
-    def add_intent(self, switch: str, port: int, when: float) -> None:
+    def add_intent(
+        self, switch: str, port: int, when: float, index: tuple[int, ...] = (), setting: int | None = None
+    ) -> None:
         """Note, before a port is turned off, that it is to come on again. On the disk when it returns."""
+        values = [switch, port, when, ".".join(map(str, index)), setting]
         with self._writing(durable=True) as db:
-            db.execute("INSERT OR REPLACE INTO intents (switch, port, at) VALUES (?,?,?)", [switch, port, when])
+            db.execute("INSERT OR REPLACE INTO intents (switch, port, at, place, setting) VALUES (?,?,?,?,?)", values)
 
     def clear_intent(self, switch: str, port: int) -> None:
         """The port was read back as on (or is to stay off)."""
@@ -580,8 +590,17 @@ class Store:
 
     def intents(self) -> list[Intent]:
         """The ports that are off, or were about to be, and are to come on again."""
-        rows = self._read("SELECT switch, port, at FROM intents ORDER BY switch, port")
-        return [Intent(str(switch), int(port), float(at)) for switch, port, at in _typed(rows)]
+        rows = self._read("SELECT switch, port, at, place, setting FROM intents ORDER BY switch, port")
+        return [
+            Intent(
+                str(switch),
+                int(port),
+                float(at),
+                tuple(int(number) for number in str(place).split(".") if number),
+                None if setting is None else int(setting),
+            )
+            for switch, port, at, place, setting in _typed(rows)
+        ]
 
     # Who did what, and who may
 

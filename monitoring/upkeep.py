@@ -13,12 +13,12 @@ from collections.abc import Callable
 from monitoring.client import answering
 from monitoring.fleet import Fleet
 from monitoring.metrics import Reading
+from monitoring.power import hold_switch, left_off, restore_left_off
 from monitoring.store import Store, StoreError
 from utility.config import Config, Switch
 from utility.hosts import Hosts
-from utility.power_cycle import restore_ports
 from utility.service import Report, Stage
-from utility.snmp import Snmp, SnmpError
+from utility.switches import SwitchError, open_switch
 
 log = logging.getLogger("piman.upkeep")
 
@@ -133,7 +133,6 @@ class PowerRestorer:
 
     name = "power"
     interval = 5.0
-    patience = 30.0  # beyond the switch's off_time: a note younger than that is of a power cycle that still goes on
 
     def __init__(self, config: Config, store: Store) -> None:
         self._config, self._store = config, store
@@ -149,46 +148,30 @@ class PowerRestorer:
         self._stopping.set()
 
     def restore(self) -> None:
-        """Try once each port that was noted long enough ago; what fails is told once and tried again."""
+        """Try once the ports that are on record; what fails is told once and tried again."""
         switches = {str(switch.address): switch for switch in self._config.switches}
         try:
-            for intent in self._store.intents():
-                switch = switches.get(intent.switch)
-                if (
-                    switch
-                    and time.time() - intent.when > switch.off_time + self.patience
-                    and not self._stopping.is_set()
-                ):
-                    self._restore(switch, intent.port)
+            for address in sorted({intent.switch for intent in self._store.intents()} & switches.keys()):
+                if not self._stopping.is_set():
+                    self._restore(switches[address])
         except StoreError as error:
             self._tell_once(str(error))
 
-    def _restore(self, switch: Switch, port: int) -> None:
+    def _restore(self, switch: Switch) -> None:
+        """Nothing, while somebody holds the switch: then the ports are off for a moment, as they should."""
         try:
-            with Snmp(switch) as snmp:
-                (result,) = restore_ports(snmp, [port], intents=PowerIntents(self._store, switch))
-        except SnmpError as error:
+            with hold_switch(self._store, switch, patience=0) as held, open_switch(switch) as poe:
+                results = restore_left_off(self._store, poe) if held else []
+        except SwitchError as error:
             self._tell_once(str(error))
             return
-        if result.ok:
-            log.warning("%s port %d was left off by a power cycle that died; it is on again", switch.address, port)
-        else:
-            self._tell_once(f"{switch.address} port {port} stays off: {result.text}")
+        for result in results:
+            if result.ok:
+                log.warning("%s", left_off(switch, result))
+            else:
+                self._tell_once(f"{switch.address} port {result.port} stays off: {result.text}")
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
             log.warning("%s", text)
-
-
-class PowerIntents:
-    """Notes in the store which ports are off for a moment, so that a server can turn on what a dead process left."""
-
-    def __init__(self, store: Store, switch: Switch) -> None:
-        self._store, self._switch = store, str(switch.address)
-
-    def add(self, port: int) -> None:
-        self._store.add_intent(self._switch, port, time.time())
-
-    def clear(self, port: int) -> None:
-        self._store.clear_intent(self._switch, port)

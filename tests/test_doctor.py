@@ -27,8 +27,9 @@ from monitoring.doctor import (
     named_in_config_txt,
 )
 from utility.config import Config, Problem, SnmpAccess, Switch
-from utility.power_cycle import Detection, PortState
+from utility.drivers import Detection
 from utility.service import Severity
+from utility.switches import Port
 
 INFO, WARNING, ERROR = Severity.INFO, Severity.WARNING, Severity.ERROR
 PI1, PI3 = IPv4Address("172.30.4.13"), IPv4Address("172.30.4.15")
@@ -57,8 +58,8 @@ OURS = {"config.txt", "cmdline.txt", "kernel8.img", "initramfs.gz"}
 BOOT = BootFolder("/boot", True, frozenset(FIRMWARE | TREES | OURS), CONFIG_TXT, "quiet master={server_address}\n")
 
 
-def port(number: int, on: bool = True, detection: Detection = Detection.DELIVERING) -> PortState:
-    return PortState(number, 1, on, detection)
+def port(number: int, on: bool = True, detection: Detection = Detection.DELIVERING) -> Port:
+    return Port(number, "", index=(1, number), admin_on=on, detection=detection)
 
 
 FACTS = SwitchFacts("LabSwitch\n 1.0", (port(1), port(2, False), port(3)))

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from typing import Self
 
 import pytest
 
-from tests.test_snmp import FakeAgent
 from utility.config import Switch
-from utility.drivers import Oid
-from utility.power_cycle import (
-    ADMIN,
-    CLASS,
-    DETECTION,
-    Detection,
-    NoIntents,
-    PortResult,
-    PortState,
-    find_ports,
-    power_cycle,
-    read_ports,
-    restore_ports,
-)
-from utility.snmp import Snmp, SnmpError, Value
+from utility.drivers import Detection
+from utility.power_cycle import Left, NoIntents, PortResult, power_cycle, restore_ports, set_power
+from utility.power_rules import CLASS_MILLIWATTS, Guard
+from utility.switches import Capabilities, Neighbour, Port, PowerSupply, SwitchError
 
-ON, OFF = 1, 2
+AUTO, STATIC, OFF = 1, 2, 4
+CAREFUL = Guard()
+ABLE = Capabilities("bench")
 
 
 class Interrupted(BaseException):
@@ -33,345 +25,451 @@ class Interrupted(BaseException):
 
 
 @dataclass
-class PoeSwitch:
-    """A PoE switch whose ports deliver power when on, after `lag` seconds. It is also the clock and the record.
+class Bench:
+    """A switch whose ports deliver power when on, after `lag` seconds. It is also the clock and the record.
 
-    `stuck` ports go on delivering when off.
+    stuck      ports that go on delivering when off; `empty` ones have nothing plugged in
+    refuse     (port, on) -> a reason not to do it; None: it is done
+    slow       seconds for an order to be seen
+    link_lag   from power to link; a port takes `draw` milliwatts once it has link, `peak` before
     """
 
-    ports: int = 4
-    group: int = 1
+    count: int = 4
     lag: float = 0.0
+    link_lag: float = 0.0
+    slow: float = 0.0
     empty: frozenset[int] = frozenset()
     stuck: frozenset[int] = frozenset()
+    power_class: int | None = None
+    peak: int = 4000
+    draw: int = 4000
+    capacity: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
+    can: Capabilities = ABLE
+    neighbours: Mapping[int, Neighbour] = field(default_factory=dict)
+    seen: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    refuse: Callable[[int, bool], str | None] = lambda _port, _on: None
+    silent: int = 0  # looks that fail
+    interrupt_at: set[float] = field(default_factory=set)  # times at which a wait ends in Interrupted
     now: float = 0.0
     log: list[tuple[float, str, int]] = field(default_factory=list)
-    intents: set[int] = field(default_factory=set)
+    record: dict[int, Left] = field(default_factory=dict)
     heard: list[tuple[int, str]] = field(default_factory=list)
-    interrupt_at: set[float] = field(default_factory=set)  # times at which a wait ends in Interrupted
+    most: int = 0  # ports that started at the same time
 
     def __post_init__(self) -> None:
-        self.changed = dict.fromkeys(range(1, self.ports + 1), -100.0)
-        cells: dict[Oid, Value] = {(*ADMIN, self.group, port): ON for port in self.changed}
-        cells |= {(*DETECTION, self.group, port): self.detection(port, on=True) for port in self.changed}
-        cells |= {(*CLASS, self.group, port): 1 + port % 2 for port in self.changed}
-        self.agent = FakeAgent(cells)
-        self.agent.on_set = self.on_set
-        self.agent.refuse = self.on_request
+        self.settings = dict.fromkeys(range(1, self.count + 1), AUTO)
+        self.changed = dict.fromkeys(self.settings, -100.0)
+        self.switch = Switch(0, IPv4Address("172.30.4.254"), **self.options)  # type: ignore[arg-type]
+        self.due: list[tuple[float, int, int]] = []
 
-    def detection(self, port: int, on: bool) -> Detection:
-        fed = port in self.stuck or (on and port not in self.empty and self.now - self.changed[port] >= self.lag)
-        return Detection.DELIVERING if fed else Detection.SEARCHING if on else Detection.DISABLED
+    def __enter__(self) -> Self:
+        return self
 
-    def on_request(self, _kind: str, _oids: tuple[Oid, ...]) -> int:
-        for port in self.changed:
-            on = self.agent.cells[*ADMIN, self.group, port] == ON
-            self.agent.cells[*DETECTION, self.group, port] = self.detection(port, on)
-        return 0
+    def __exit__(self, *_error: object) -> None:
+        """It holds nothing."""
 
-    def on_set(self, oid: Oid, value: int) -> int:
-        port = oid[-1]
-        self.log.append((self.now, "on" if value == ON else "off", port))
-        self.changed[port] = self.now
-        return 0
+    # -- a PoeSwitch
 
-    def add(self, port: int) -> None:
-        assert self.agent.cells[*ADMIN, self.group, port] == ON, "it is on record before it goes off"
-        self.intents.add(port)
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.can
+
+    def ports(self) -> list[Port]:
+        ports = [
+            Port(number, f"p{number}", index=(1, number), power_class=self.power_class) for number in self.settings
+        ]
+        uplink = Port(self.count + 1, "up1")
+        return [*(replace(p, neighbour=self.neighbours.get(p.number)) for p in self._seen(ports)), uplink]
+
+    def look(self, ports: Sequence[Port]) -> list[Port]:
+        if self.silent:
+            self.silent -= 1
+            raise SwitchError(self.switch, "state", "no answer")
+        return self._seen(ports)
+
+    def turn(self, port: Port, on: bool) -> None:
+        number = port.number
+        value = (port.setting if port.setting in {AUTO, STATIC} else AUTO) if on else OFF
+        self.log.append((self.now, "on" if on else "off", number))
+        reason = self.refuse(number, on)
+        if reason:
+            raise SwitchError(self.switch, "power", reason, number)
+        self.due.append((self.now + self.slow, number, value or AUTO))
+
+    def complaint(self, port: Port, reason: str) -> SwitchError:
+        return SwitchError(self.switch, "power", reason, port.number)
+
+    def macs(self, ports: Sequence[Port] | None = None) -> Mapping[int, frozenset[str]]:
+        return self.seen
+
+    def supplies(self, ports: Iterable[Port]) -> list[PowerSupply]:
+        numbers = frozenset(port.number for port in ports)
+        taken = sum(port.milliwatts or 0 for port in self._seen(self.ports()[:-1]))
+        return [PowerSupply(numbers, self.capacity, taken)] if self.capacity else []
+
+    def _seen(self, ports: Sequence[Port]) -> list[Port]:
+        for when, number, value in list(self.due):
+            if when <= self.now:
+                self.due.remove((when, number, value))
+                if (self.settings[number] == OFF) != (value == OFF):
+                    self.changed[number] = self.now
+                self.settings[number] = value
+        return [self._port(port) for port in ports]
+
+    def _port(self, port: Port) -> Port:
+        number = port.number
+        on = self.settings[number] != OFF
+        age = self.now - self.changed[number]
+        fed = number in self.stuck or (on and number not in self.empty and age >= self.lag)
+        up = fed and age >= self.lag + self.link_lag
+        return replace(
+            port,
+            admin_on=on,
+            setting=self.settings[number],
+            detection=Detection.DELIVERING if fed else Detection.SEARCHING if on else Detection.DISABLED,
+            link=up,
+            milliwatts=(self.draw if up else self.peak) if fed else 0,
+            source="measured",
+        )
+
+    # -- the record, and time
+
+    def add(self, left: Left) -> None:
+        assert self.settings[left.port] != OFF, "it is on record before it goes off"
+        self.record[left.port] = left
 
     def clear(self, port: int) -> None:
-        assert self.agent.cells[*ADMIN, self.group, port] == ON, "only a port that is on is struck out"
-        self.intents.discard(port)
+        self.record.pop(port, None)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        starting = [
+            p for p in self._seen(self.ports()[:-1]) if p.admin_on and p.number not in self.empty and not p.link
+        ]
+        self.most = max(self.most, len(starting))
         if self.now in self.interrupt_at:
             raise Interrupted
 
-    def snmp(self, **switch: object) -> Snmp:
-        return self.agent.snmp(Switch(0, IPv4Address("172.30.4.254"), **switch), retries=0)  # type: ignore[arg-type]
-
-    def cycle(self, *ports: int, off_time: float | None = 5.0, stagger: float = 1.0) -> list[PortResult]:
+    def cycle(
+        self, *ports: int, off_time: float | None = 5.0, stagger: float = 1.0, guard: Guard = CAREFUL
+    ) -> list[PortResult]:
         return power_cycle(
-            self.snmp(),
-            ports,
-            off_time,
-            stagger,
-            intents=self,
-            wait=self.wait,
-            clock=lambda: self.now,
+            self, ports, off_time, stagger, guard=guard, intents=self, wait=self.wait, clock=lambda: self.now,
             on_progress=lambda port, text: self.heard.append((port, text)),
-        )
+        )  # fmt: skip
 
     def all_on(self) -> bool:
-        return all(value == ON for oid, value in self.agent.cells.items() if oid[: len(ADMIN)] == ADMIN)
+        self._seen([])
+        return OFF not in self.settings.values()
 
 
-def test_read_ports_joins_the_columns() -> None:
-    switch = PoeSwitch(ports=2, group=3, empty=frozenset({2}))
-    del switch.agent.cells[*CLASS, 3, 2]
-    switch.agent.cells[*ADMIN, 9] = 1  # an index that is none
-    assert read_ports(switch.snmp()) == [
-        PortState(1, 3, admin_on=True, detection=Detection.DELIVERING, power_class=1),
-        PortState(2, 3, admin_on=True, detection=Detection.SEARCHING, power_class=None),
-    ]
-
-
-@pytest.mark.parametrize("value", [0, 7, b"3", None])
-def test_a_detection_status_outside_the_mib_is_unknown(value: Value) -> None:
-    agent = FakeAgent({(*ADMIN, 1, 1): 2} | ({(*DETECTION, 1, 1): value} if value is not None else {}))
-    [state] = read_ports(agent.snmp())
-    assert (state.detection, state.admin_on, state.power_class) == (Detection.UNKNOWN, False, None)
-
-
-def test_ports_are_found_once_and_in_the_order_asked_for() -> None:
-    assert [state.port for state in find_ports(PoeSwitch().snmp(), [3, 1, 3])] == [3, 1]
-
-
-@pytest.mark.parametrize(
-    ("cells", "port", "text"),
-    [
-        (
-            {},
-            1,
-            "switch 172.30.4.254: pethPsePortAdminEnable: the switch shows no PoE ports: has it PoE, and may we re",
-        ),
-        ({(*ADMIN, 1, 1): 1}, 2, "switch 172.30.4.254 port 2: no PoE port of that number; the switch has 1"),
-        (
-            {(*ADMIN, 1, port): 1 for port in (1, 2, 3, 7, 9, 10)},
-            8,
-            "switch 172.30.4.254 port 8: no PoE port of that number; the switch has 1-3, 7, 9-10",
-        ),
-        (
-            {(*ADMIN, 1, 1): 1, (*ADMIN, 2, 1): 1},
-            1,
-            "switch 172.30.4.254 port 1: pethPsePortAdminEnable: the groups 1, 2 each have a port of that number",
-        ),
-    ],
-    ids=["no PoE", "one port", "out of range", "stack"],
-)
-def test_a_port_that_cannot_be_meant_is_an_error(cells: dict[Oid, Value], port: int, text: str) -> None:
-    agent = FakeAgent(cells)
-    with pytest.raises(SnmpError) as caught:
-        power_cycle(agent.snmp(), [port])
-    assert str(caught.value).startswith(text)
-    assert all(kind != "Set" for kind, _, _ in agent.requests)
-
-
-def test_a_protected_port_is_an_error_before_the_switch_is_asked() -> None:
-    switch = PoeSwitch()
-    with pytest.raises(SnmpError, match="port 2: is protected: see protected_ports"):
-        power_cycle(switch.snmp(protected_ports=frozenset({2})), [1, 2])
-    assert switch.agent.requests == []
+def cycled(*ports: int) -> list[PortResult]:
+    return [PortResult(port, ok=True, text="power-cycled") for port in ports]
 
 
 def test_no_ports_no_work() -> None:
-    switch = PoeSwitch()
-    assert switch.cycle() == []
-    assert switch.log == []
+    bench = Bench()
+    assert bench.cycle() == []
+    assert bench.log == []
 
 
 def test_ports_go_off_together_and_come_back_one_by_one() -> None:
-    switch = PoeSwitch()
-    assert switch.cycle(3, 1, 2) == [PortResult(port, ok=True, text="power-cycled") for port in (3, 1, 2)]
-    assert switch.log == [
+    bench = Bench()
+    assert bench.cycle(3, 1, 2, 3) == cycled(3, 1, 2)
+    assert bench.log == [
         (0, "off", 3), (0, "off", 1), (0, "off", 2),
         (5, "on", 3), (6, "on", 1), (7, "on", 2),
     ]  # fmt: skip
-    assert switch.intents == set()
-    assert [text for port, text in switch.heard if port == 3] == ["off", "off for 5 s", "on", "delivering power"]
+    assert bench.record == {}
+    assert [text for port, text in bench.heard if port == 3] == ["off", "off for 5 s", "on", "delivering power"]
 
 
 def test_the_off_time_is_the_switchs_own_unless_given() -> None:
-    switch = PoeSwitch()
-    power_cycle(switch.snmp(off_time=7.5), [1], wait=switch.wait, intents=switch, clock=lambda: switch.now)
-    assert switch.log == [(0, "off", 1), (7.5, "on", 1)]
+    bench = Bench(options={"off_time": 7.5})
+    bench.cycle(1, off_time=None)
+    assert bench.log == [(0, "off", 1), (7.5, "on", 1)]
+
+
+def test_a_port_gets_back_the_value_that_it_had() -> None:
+    bench = Bench()
+    bench.settings |= {1: STATIC, 2: AUTO, 3: OFF}
+    bench.add = lambda left: bench.record.update({left.port: left})  # type: ignore[method-assign]
+    assert bench.cycle(1, 2, 3)[0].ok
+    assert bench.settings == {1: STATIC, 2: AUTO, 3: AUTO, 4: AUTO}
 
 
 def test_the_port_stays_off_until_it_delivers_no_more() -> None:
-    switch = PoeSwitch(stuck=frozenset({1}))
-    passed = switch.wait
+    bench = Bench(stuck=frozenset({1}))
+    passed = bench.wait
 
     def wait(seconds: float) -> None:
         passed(seconds)
-        if switch.now >= 8:
-            switch.stuck = frozenset()
+        if bench.now >= 8:
+            bench.stuck = frozenset()
 
-    results = power_cycle(switch.snmp(), [1], 5, wait=wait, clock=lambda: switch.now, intents=switch)
-    assert results == [PortResult(1, ok=True, text="power-cycled")]
-    assert switch.log == [(0, "off", 1), (8, "on", 1)]
+    bench.wait = wait  # type: ignore[method-assign]
+    assert bench.cycle(1) == cycled(1)
+    assert bench.log == [(0, "off", 1), (8, "on", 1)]
 
 
 def test_a_port_that_never_stops_delivering_was_not_cycled() -> None:
-    switch = PoeSwitch(stuck=frozenset({1}))
+    bench = Bench(stuck=frozenset({1}))
     text = "was never without power: the switch went on delivering"
-    assert switch.cycle(1, 2) == [PortResult(1, ok=False, text=text), PortResult(2, ok=True, text="power-cycled")]
-    assert switch.all_on()
+    assert bench.cycle(1, 2) == [PortResult(1, ok=False, text=text), *cycled(2)]
+    assert bench.all_on()
 
 
-def test_a_device_that_takes_its_time_is_waited_for() -> None:
-    switch = PoeSwitch(lag=3)
-    assert switch.cycle(1) == [PortResult(1, ok=True, text="power-cycled")]
-    assert switch.now == 8
+def test_a_device_that_takes_its_time_is_waited_for_until_it_has_a_link() -> None:
+    bench = Bench(lag=3, link_lag=4)
+    assert bench.cycle(1) == cycled(1)
+    assert bench.now == 12
 
 
-def test_a_device_that_does_not_come_back_is_a_warning() -> None:
-    switch = PoeSwitch(lag=99)
-    text = "on, but nothing takes power there (searching)"
-    assert switch.cycle(1) == [PortResult(1, ok=True, text=text)]
+def test_a_device_that_does_not_come_back_is_told() -> None:
+    bench = Bench(lag=99)
+    assert bench.cycle(1) == [PortResult(1, ok=True, text="on, but nothing takes power there (searching)")]
+    bench = Bench(link_lag=99)
+    assert bench.cycle(1) == [PortResult(1, ok=True, text="on, but no link after 20 s")]
 
 
 def test_nothing_is_waited_for_at_a_port_that_was_empty() -> None:
-    switch = PoeSwitch(empty=frozenset({1}))
-    assert switch.cycle(1) == [PortResult(1, ok=True, text="on; nothing took power there before")]
-    assert switch.now == 5
+    bench = Bench(empty=frozenset({1}))
+    assert bench.cycle(1) == [PortResult(1, ok=True, text="on; nothing took power there before")]
+    assert bench.now == 5
 
 
-def test_a_switch_that_does_not_tell_the_detection_status_is_taken_at_its_word() -> None:
-    agent = FakeAgent({(*ADMIN, 1, 1): ON})
-    results = power_cycle(agent.snmp(), [1], 0, wait=lambda _seconds: None)
-    assert results == [PortResult(1, ok=True, text="power-cycled")]
+def test_a_switch_that_is_slow_to_obey_is_waited_for() -> None:
+    bench = Bench(slow=1.0)
+    assert bench.cycle(1) == cycled(1)
+    assert bench.now == 7
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("bench", "text"),
+    [
+        (
+            Bench(can=Capabilities("mikrotik", read_only="set `driver: routeros`")),
+            "switch 172.30.4.254: its ports cannot be switched: set `driver: routeros`",
+        ),
+        (
+            Bench(count=0),
+            "switch 172.30.4.254: it shows no PoE ports: has it PoE, and may we read it? See `piman ports`",
+        ),
+    ],
+)
+def test_a_switch_that_cannot_be_switched_is_an_error(bench: Bench, text: str) -> None:
+    with pytest.raises(SwitchError) as caught:
+        bench.cycle(1)
+    assert str(caught.value) == text
+    assert bench.log == []
+
+
+def test_ports_that_cannot_be_meant_fail_alone() -> None:
+    bench = Bench(options={"protected_ports": frozenset({2})}, neighbours={3: Neighbour("sw2", "", "24")})
+    results = {result.port: result.text for result in bench.cycle(1, 2, 3, 5, 9) if not result.ok}
+    assert results == {
+        2: "left alone: it is in protected_ports in config.yaml (--force switches it all the same)",
+        3: "left alone: it leads to sw2 port 24, as LLDP says (--force switches it all the same)",
+        5: "up1 has no PoE",
+        9: "no PoE port of that number; the switch has 1-4",
+    }
+    assert bench.log == [(0, "off", 1), (5, "on", 1)]
+
+
+def test_force_switches_what_is_left_alone() -> None:
+    bench = Bench(options={"protected_ports": frozenset({2})}, seen={1: frozenset("abc")})
+    assert [result.ok for result in bench.cycle(1, 2)] == [False, False]
+    assert bench.log == []
+    assert bench.cycle(1, 2, guard=Guard(force=True)) == cycled(1, 2)
 
 
 def test_a_write_that_is_refused_ends_it_at_the_first_port() -> None:
-    switch = PoeSwitch()
-    switch.agent.on_set = lambda _oid, _value: 6
-    with pytest.raises(SnmpError, match=r"port 1: pethPsePortAdminEnable\.1\.1: the write community may not write it"):
-        switch.cycle(1, 2, 3)
-    assert [kind for kind, _, _ in switch.agent.requests].count("Set") == 1
-    assert switch.intents == set()
+    bench = Bench(refuse=lambda _port, _on: "you may not")
+    with pytest.raises(SwitchError, match=r"port 1: power: you may not"):
+        bench.cycle(1, 2, 3)
+    assert bench.log == [(0, "off", 1)]
+    assert bench.record == {}
 
 
 def test_a_later_port_that_cannot_be_turned_off_is_in_the_results() -> None:
-    switch = PoeSwitch()
-    taken = switch.on_set
-    switch.agent.on_set = lambda oid, value: 10 if (oid[-1], value) == (2, OFF) else taken(oid, value)
-    first, second, third = switch.cycle(1, 2, 3)
-    assert (first.ok, third.ok) == (True, True)
-    assert second == PortResult(
-        2, ok=False, text="could not be turned off: the switch refuses the value 2 (wrongValue)"
-    )
-    assert (2, second.text) in switch.heard
-    assert switch.all_on()
-    assert switch.intents == set()
+    bench = Bench(refuse=lambda port, on: "no" if (port, on) == (2, False) else None)
+    failed = PortResult(2, ok=False, text="could not be turned off: no")
+    assert bench.cycle(1, 2, 3) == [*cycled(1), failed, *cycled(3)]
+    assert (2, failed.text) in bench.heard
+    assert bench.all_on()
+    assert bench.record == {}
 
 
-def test_a_switch_that_takes_the_order_and_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch = PoeSwitch()
-    snmp = switch.snmp()
-    monkeypatch.setattr(snmp, "set", lambda _oid, _value: None)
-    with pytest.raises(SnmpError, match="the switch took the order, but the port is not off"):
-        power_cycle(snmp, [1], wait=switch.wait)
+NOT_OFF = "the switch took the order, but the port is not off: does something else rule it, a schedule or a lock?"
 
 
-def test_a_switch_that_is_slow_to_obey_is_told_to_leave_the_port_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch = PoeSwitch()
-    snmp = switch.snmp()
-    told: list[int] = []  # obeyed when nobody looks any more
-    monkeypatch.setattr(snmp, "set", lambda _oid, value: told.append(value))
-    with pytest.raises(SnmpError, match="the switch took the order, but the port is not off"):
-        power_cycle(snmp, [1], intents=switch, wait=switch.wait)
-    assert told == [OFF, ON]
+def test_a_switch_that_takes_the_order_and_does_nothing_is_told_to_leave_the_port_on() -> None:
+    bench = Bench(slow=99)
+    with pytest.raises(SwitchError) as caught:
+        bench.cycle(1)
+    assert str(caught.value) == f"switch 172.30.4.254 port 1: power: {NOT_OFF}"
+    assert bench.log == [(0, "off", 1), (3, "on", 1)]
 
 
 def test_an_order_whose_answer_is_lost_may_have_been_done_so_the_port_is_turned_on() -> None:
-    switch = PoeSwitch()
-    taken = switch.on_set
+    bench = Bench()
 
-    def lose(oid: Oid, value: int) -> int:
-        status = taken(oid, value)
-        if value == OFF:
-            switch.agent.cells[oid] = OFF
-            switch.agent.on_set = taken
-            switch.agent.silent = 2  # the read that would tell is lost as well
-            return 5
-        return status
+    def lose(port: int, on: bool) -> str | None:
+        if on:
+            return None
+        bench.settings[port] = OFF
+        bench.silent = 1  # the look that would tell is lost as well
+        return "no answer"
 
-    switch.agent.on_set = lose
-    [result] = switch.cycle(1)
-    assert not result.ok
-    assert result.text.startswith("could not be turned off: the write community may not")
-    assert switch.all_on()
+    bench.refuse = lose
+    assert bench.cycle(1) == [PortResult(1, ok=False, text="could not be turned off: no answer")]
+    assert bench.all_on()
 
 
 def test_a_port_that_does_not_come_on_is_tried_again_and_then_told() -> None:
-    switch = PoeSwitch()
-    taken = switch.on_set
-    failures = [5, 5]
-    switch.agent.on_set = lambda oid, value: failures.pop() if value == ON and failures else taken(oid, value)
-    assert switch.cycle(1) == [PortResult(1, ok=True, text="power-cycled")]
-    assert switch.now == 9, "two pauses"
+    failures = ["no", "no"]
+    bench = Bench(refuse=lambda _port, on: failures.pop() if on and failures else None)
+    assert bench.cycle(1) == cycled(1)
+    assert bench.now == 9, "two pauses"
 
-    switch = PoeSwitch()
-    dead = switch.on_set
-    switch.agent.on_set = lambda oid, value: 5 if (oid[-1], value) == (1, ON) else dead(oid, value)
-    first, second = switch.cycle(1, 2)
-    assert not first.ok
-    assert first.text.startswith("IS PERHAPS STILL OFF: the write community may not")
-    assert second.ok
-    assert switch.intents == {1}, "the record stays, for restore_ports"
+    bench = Bench(refuse=lambda port, on: "no" if on and port == 1 else None)
+    bench.settings[1] = STATIC
+    assert bench.cycle(1, 2) == [PortResult(1, ok=False, text="IS PERHAPS STILL OFF: no"), *cycled(2)]
+    assert bench.record == {1: Left(1, (1, 1), STATIC)}, "the record stays, for restore_ports"
 
-    switch.agent.on_set = dead
-    heard: list[int] = []
-    results = restore_ports(
-        switch.snmp(), switch.intents, intents=switch, on_progress=lambda port, _: heard.append(port)
-    )
-    assert results == [PortResult(1, ok=True, text="on")]
-    assert (switch.intents, heard, switch.all_on()) == (set(), [1], True)
-
-
-def test_an_interrupted_wait_turns_every_port_on_at_once() -> None:
-    switch = PoeSwitch(interrupt_at={5})
-    with pytest.raises(Interrupted):
-        switch.cycle(1, 2, 3)
-    assert switch.log[3:] == [(5, "on", 1), (5, "on", 2), (5, "on", 3)]
-    assert switch.intents == set()
-    assert switch.all_on()
-
-
-def test_a_second_interruption_while_ports_come_on_still_turns_on_all() -> None:
-    switch = PoeSwitch(interrupt_at={6})
-    with pytest.raises(Interrupted):
-        switch.cycle(1, 2, 3)
-    assert switch.log[3:] == [(5, "on", 1), (6, "on", 2), (6, "on", 3)]
-    assert switch.all_on()
+    bench.refuse = lambda _port, _on: None
+    gone = Left(99, (9, 99))
+    results = restore_ports(bench, [Left(7, (1, 1), STATIC), gone], intents=bench, wait=bench.wait)
+    assert results == [
+        PortResult(7, ok=True, text="on"),
+        PortResult(99, ok=False, text="no PoE port of that number; the switch has 1-4"),
+    ]
+    assert bench.settings[1] == STATIC
+    assert bench.all_on()
 
 
 def test_a_record_that_cannot_be_written_leaves_the_port_on() -> None:
-    switch = PoeSwitch()
+    bench = Bench()
 
     class Full(NoIntents):
-        def add(self, port: int) -> None:
-            if port == 2:
+        def add(self, left: Left) -> None:
+            if left.port == 2:
                 raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        power_cycle(switch.snmp(), [1, 2], intents=Full(), wait=switch.wait)
-    assert switch.all_on()
-    assert ("off", 2) not in {(word, port) for _, word, port in switch.log}
+        power_cycle(bench, [1, 2], intents=Full(), wait=bench.wait, clock=lambda: bench.now)
+    assert bench.all_on()
+    assert ("off", 2) not in {(word, port) for _, word, port in bench.log}
 
 
 def test_a_record_that_cannot_be_struck_out_is_raised_after_the_ports_are_on() -> None:
-    switch = PoeSwitch()
+    bench = Bench()
 
     class Full(NoIntents):
         def clear(self, port: int) -> None:
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        power_cycle(switch.snmp(), [1, 2], 0, intents=Full(), wait=switch.wait, clock=lambda: switch.now)
-    assert switch.all_on()
+        power_cycle(bench, [1, 2], 0, intents=Full(), wait=bench.wait, clock=lambda: bench.now)
+    assert bench.all_on()
+
+
+def test_an_interrupted_wait_turns_every_port_on_at_once() -> None:
+    bench = Bench(interrupt_at={5})
+    with pytest.raises(Interrupted):
+        bench.cycle(1, 2, 3)
+    assert bench.log[3:] == [(5, "on", 1), (5, "on", 2), (5, "on", 3)]
+    assert bench.record == {}
+    assert bench.all_on()
+
+
+def test_an_interruption_while_ports_come_on_still_turns_on_all() -> None:
+    bench = Bench(interrupt_at={6})
+    with pytest.raises(Interrupted):
+        bench.cycle(1, 2, 3)
+    assert bench.log[3:] == [(5, "on", 1), (6, "on", 2), (6, "on", 3)]
+    assert bench.all_on()
 
 
 def test_a_switch_that_is_busy_while_it_is_watched_is_asked_again() -> None:
-    switch = PoeSwitch(lag=1)
-    quiet = switch.on_request
-    lost = [5]
+    bench = Bench(lag=1)
+    passed = bench.wait
 
-    def busy(kind: str, oids: tuple[Oid, ...]) -> int:
-        if kind == "Get" and oids[0][: len(DETECTION)] == DETECTION and lost:
-            return lost.pop()
-        return quiet(kind, oids)
+    def wait(seconds: float) -> None:
+        passed(seconds)
+        bench.silent = 1 if bench.now in {5, 6} else 0
 
-    switch.agent.refuse = busy
-    assert switch.cycle(1) == [PortResult(1, ok=True, text="power-cycled")]
+    bench.wait = wait  # type: ignore[method-assign]
+    assert bench.cycle(1) == cycled(1)
+
+
+# ----------------------------------------------------------------------------------------------------------- the budget
+
+
+def test_no_more_ports_start_at_once_than_the_switch_can_feed() -> None:
+    # Class 0 is reckoned with 15.4 W while it starts; a board that runs takes 4 W.
+    bench = Bench(48, lag=1, link_lag=5, power_class=0, peak=7000, capacity=20 * CLASS_MILLIWATTS[0])
+    assert bench.cycle(*range(1, 49), stagger=0) == cycled(*range(1, 49))
+    assert bench.most == 20
+    assert (21, "waits for power: 20 are starting") in bench.heard
+    assert bench.all_on()
+
+
+@pytest.mark.parametrize("own", [0, 20 * CLASS_MILLIWATTS[0]])
+def test_the_budget_may_be_given_in_config_yaml(own: int) -> None:
+    budget = {"power_budget": 10 * CLASS_MILLIWATTS[0] / 1000}
+    bench = Bench(24, lag=1, link_lag=5, power_class=0, capacity=own, options=budget)
+    assert bench.cycle(*range(1, 25), stagger=0) == cycled(*range(1, 25))
+    assert bench.most == 10
+
+
+def test_a_budget_that_is_too_small_for_one_still_starts_them_one_by_one() -> None:
+    bench = Bench(3, lag=1, link_lag=2, capacity=1)
+    assert bench.cycle(1, 2, 3, stagger=0) == cycled(1, 2, 3)
+    assert bench.most == 1
+    assert [when for when, word, _ in bench.log if word == "on"] == [5, 8, 11]
+
+
+# ---------------------------------------------------------------------------------------------------------- on and off
+
+
+def set_ports(bench: Bench, on: bool, *ports: int, guard: Guard = CAREFUL) -> list[PortResult]:
+    return set_power(
+        bench, ports, on, guard=guard, intents=bench, wait=bench.wait, clock=lambda: bench.now,
+        on_progress=lambda port, text: bench.heard.append((port, text)),
+    )  # fmt: skip
+
+
+def test_a_port_can_be_turned_off_for_good_and_on_again() -> None:
+    bench = Bench(options={"protected_ports": frozenset({3})})
+    bench.record[1] = Left(1)  # of a power cycle that was killed: nobody is to turn it on now
+    off, protected = set_ports(bench, False, 1, 3)
+    assert (off, protected.ok) == (PortResult(1, ok=True, text="off"), False)
+    assert bench.record == {}
+    assert bench.settings[1] == OFF
+    assert set_ports(bench, True, 1, 3, 4) == [
+        PortResult(1, ok=True, text="on"),
+        PortResult(3, ok=True, text="is on already"),
+        PortResult(4, ok=True, text="is on already"),
+    ]
+    assert bench.all_on()
+
+
+def test_a_port_that_cannot_be_turned_off_for_good() -> None:
+    bench = Bench(refuse=lambda port, on: "no" if port == 2 else None)
+    assert set_ports(bench, False, 1, 2) == [
+        PortResult(1, ok=True, text="off"),
+        PortResult(2, ok=False, text="could not be turned off: no"),
+    ]
+    with pytest.raises(SwitchError, match="port 2: power: no"):
+        set_ports(bench, False, 2, 3)
+
+
+def test_a_port_that_cannot_be_turned_on() -> None:
+    bench = Bench(refuse=lambda _port, on: "no" if on else None)
+    set_ports(bench, False, 1)
+    assert set_ports(bench, True, 1) == [PortResult(1, ok=False, text="IS PERHAPS STILL OFF: no")]

@@ -419,9 +419,9 @@ TestOrdersAgainstAModel.settings = settings(max_examples=12, stateful_step_count
 
 def test_intents_and_meta(store: Store) -> None:
     store.add_intent("sw0", 3, 1.0)
-    store.add_intent("sw0", 3, 2.0)
+    store.add_intent("sw0", 3, 2.0, (2, 5), 4)
     store.add_intent("sw0", 1, 3.0)
-    assert store.intents() == [Intent("sw0", 1, 3.0), Intent("sw0", 3, 2.0)]
+    assert store.intents() == [Intent("sw0", 1, 3.0), Intent("sw0", 3, 2.0, (2, 5), 4)]
     store.clear_intent("sw0", 3)
     store.clear_intent("sw0", 3)
     assert store.intents() == [Intent("sw0", 1, 3.0)]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from monitoring.power import hold_switch, restore_left_off
 from monitoring.store import Store
-from monitoring.upkeep import PowerIntents, PowerRestorer
+from monitoring.upkeep import PowerRestorer
+from tests.test_power_cycle import AUTO, OFF, STATIC, Bench
 from utility.config import load_config
-from utility.power_cycle import PortResult
 
 CONFIG = """\
 private_number: 4
@@ -23,25 +24,46 @@ switches:
 """
 
 
-def test_a_port_left_off_is_tried_until_it_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_left_off_is_tried_until_it_is_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
     config = load_config(tmp_path / "config.yaml", environ={})
-    tries: list[tuple[int, bool]] = []
-
-    def restore_ports(_snmp: object, ports: list[int], intents: PowerIntents) -> list[PortResult]:
-        answers = len(tries) == 1
-        tries.append((ports[0], answers))
-        if answers:
-            intents.clear(ports[0])
-        return [PortResult(ports[0], answers, "on" if answers else "no answer")]
-
-    monkeypatch.setattr("monitoring.upkeep.restore_ports", restore_ports)
+    tries: list[bool] = []
+    bench = Bench(4, refuse=lambda _port, on: "no answer" if on and not tries[-1] else None)
+    bench.switch = config.switches[0]
+    bench.settings |= {3: OFF, 4: OFF}
+    monkeypatch.setattr("monitoring.upkeep.open_switch", lambda switch: bench)
+    monkeypatch.setattr(
+        "monitoring.upkeep.restore_left_off", lambda store, poe: restore_left_off(store, poe, bench.wait)
+    )
     with Store(tmp_path / "piman.db") as store:
-        store.add_intent("127.0.4.254", 3, time.time() - 100)
-        store.add_intent("127.0.4.254", 4, time.time())  # a power cycle that goes on
-        store.add_intent("10.9.9.9", 5, time.time() - 100)  # no switch of ours
+        store.add_intent("127.0.4.254", 3, time.time(), (1, 3), STATIC)
+        store.add_intent("10.9.9.9", 5, time.time())  # no switch of ours
         restorer = PowerRestorer(config, store)
-        for _ in range(3):
+        for answers in (False, False, True, True):
+            tries.append(answers)
             restorer.restore()
-        assert tries == [(3, False), (3, True)]
-        assert {(intent.switch, intent.port) for intent in store.intents()} == {("127.0.4.254", 4), ("10.9.9.9", 5)}
+        assert [intent.switch for intent in store.intents()] == ["10.9.9.9"]
+    assert bench.settings == {1: AUTO, 2: AUTO, 3: STATIC, 4: OFF}
+    told = [record.getMessage() for record in caplog.records if record.name == "piman.upkeep"]
+    assert told == [
+        "127.0.4.254 port 3 stays off: IS PERHAPS STILL OFF: no answer",
+        "127.0.4.254 port 3 was left off by a power cycle that died; it is on again",
+    ]
+
+
+def test_a_port_that_somebody_is_at_work_on_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
+    config = load_config(tmp_path / "config.yaml", environ={})
+    bench = Bench(1)
+    bench.switch = config.switches[0]
+    monkeypatch.setattr("monitoring.upkeep.open_switch", lambda switch: bench)
+    with Store(tmp_path / "piman.db") as store:
+        store.add_intent("127.0.4.254", 1, time.time())
+        with hold_switch(store, config.switches[0]) as held:
+            assert held
+            PowerRestorer(config, store).restore()
+        assert bench.log == []
+        PowerRestorer(config, store).restore()
+        assert bench.log == [(0, "on", 1)]

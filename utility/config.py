@@ -99,6 +99,7 @@ class Switch:
     pi_addresses: tuple[IPv4Address | None, ...] = ()  # entry 0 is the Pi on port 1
     snmp: SnmpAccess = SnmpAccess()
     off_time: float = 5.0
+    power_budget: float = 0.0  # watts that all its ports may take together; 0: as the switch says itself
     protected_ports: frozenset[int] = frozenset()
     driver: str = "snmp"  # as it says what it is; or the name of a row of drivers.py or of config.yaml's `drivers:`
     drivers: tuple[Driver, ...] = ()  # those of config.yaml

@@ -460,8 +460,9 @@ class SnmpSwitch:
 
     # -- the forwarding table
 
-    def macs(self) -> Mapping[int, frozenset[str]]:
-        by_index = {port.if_index: port.number for port in self.ports() if port.if_index is not None}
+    def macs(self, ports: Sequence[Port] | None = None) -> Mapping[int, frozenset[str]]:
+        ports = self.ports() if ports is None else ports
+        by_index = {port.if_index: port.number for port in ports if port.if_index is not None}
         found: dict[int, set[str]] = {}
         for if_index, macs in self._fdb().items():
             if if_index in by_index:

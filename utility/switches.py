@@ -127,8 +127,8 @@ class PoeSwitch(Protocol):
     def complaint(self, port: Port, reason: str) -> SwitchError:
         """An error about that port's power that names the object."""
 
-    def macs(self) -> Mapping[int, frozenset[str]]:
-        """Port number -> the MACs that the forwarding table has there; empty where it has none."""
+    def macs(self, ports: Sequence[Port] | None = None) -> Mapping[int, frozenset[str]]:
+        """Port number -> the MACs that the forwarding table has there; `ports` is the face, where it is known."""
 
     def supplies(self, ports: Iterable[Port]) -> list[PowerSupply]:
         """What feeds these ports, as far as the switch says."""

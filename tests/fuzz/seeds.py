@@ -122,14 +122,15 @@ def _cycles() -> list[bytes]:
     def rows(*values: int) -> bytes:  # port n of group 1 has the n-th value
         return b"".join(bytes([2 << 2, 1, port, value]) for port, value in enumerate(values, 1))
 
-    end, one, three = (0, b"\3\0"), (0, b"\0\1"), (0, b"\0\1\x40\1\x80\1")
-    tables = [(0, rows(3, 3, 2)), end, (0, rows(1, 2, 5)), end, (0, rows(1, 1, 2)), end]
-    turned_off = [(0, b""), (0, b"\0\2")] * 3
+    end, off, on = (0, b"\3\0"), (0, b"\0\2\x40\1"), (0, b"\0\1\x40\3")
+    tables = [(0, rows(1, 1, 2)), end, (0, rows(3, 3, 2)), end, (0, rows(1, 2, 5)), end]
+    face = [*tables, *[end] * 10]  # without interfaces, neighbours and forwarding table
+    turned_off = [*[(0, b""), off] * 3, off]
     return [
-        join(*tables, *tables, *turned_off, (0, b"\0\2\x40\2\x80\2"), *[(0, b""), one] * 3, three, three),
-        join(*tables, *tables, (0, b""), one, one, (17, b""), (254, b""), *[(0, b""), one] * 4),
-        join(*tables, *tables, *turned_off, *[(254, b"")] * 40, (0, b""), one),
-        join(*tables, (6, b""), end),
+        join(*face, *turned_off, *[(0, b""), on, end, end] * 3, on, on),
+        join(*face, (0, b""), off, off, (17, b""), (254, b""), *[(0, b""), on, end, end] * 4),
+        join(*face, *turned_off, *[(254, b"")] * 40, (0, b""), on),
+        join(*tables, *[end] * 7, (6, b""), *[end] * 2, *turned_off),
         join(end, end, end),
     ]
 

@@ -49,8 +49,10 @@ from utility.config import Config, ConfigError, Problem, Switch, load_config
 from utility.drivers import Oid
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
-from utility.power_cycle import ON, power_cycle, read_ports
+from utility.power_cycle import power_cycle
 from utility.snmp import Response, Snmp, SnmpError, decode_pdu, decode_response
+from utility.snmp_switch import SnmpSwitch
+from utility.switches import SwitchError
 from utility.usm import PacketError, User
 from utility.usm import Session as SecureSession
 
@@ -513,22 +515,22 @@ def snmp_switch() -> Run:
 
 
 def snmp_power() -> Run:
-    """The same to a power cycle: first the three tables of its PoE ports, then whatever it says while they are off."""
+    """The same to a power cycle: first the tables of its face, then whatever it says while ports are off."""
+    switch = Switch(0, IPv4Address("172.30.4.254"), driver="standard")
+    asked = [1, 2, 3]
 
     def run(data: bytes) -> None:
         wire = _Agent(split(data))
-        with Snmp(Switch(0, IPv4Address("172.30.4.254")), lambda _address, _port: wire, lambda: wire.now) as snmp:
+        snmp = Snmp(switch, lambda _address, _port: wire, lambda: wire.now)
+        with SnmpSwitch(switch, snmp) as poe:
             try:
-                ports = [state.port for state in read_ports(snmp)][:3]
-                wire.off.clear()
-                results = power_cycle(snmp, ports, wait=wire.wait, clock=lambda: wire.now)
-            except SnmpError as error:
+                results = power_cycle(poe, asked, wait=wire.wait, clock=lambda: wire.now)
+            except SwitchError as error:
                 assert is_plain(str(error), 700), error
-                assert not wire.off, "turned off, and never told to turn on"
             else:
-                assert [result.port for result in results] == list(dict.fromkeys(ports))
+                assert [result.port for result in results] == asked
                 assert all(is_plain(result.text, 700) for result in results)
-                assert not wire.off
+            assert not wire.off, "turned off, and never told to turn on"
 
     return run
 
@@ -556,7 +558,7 @@ class _Agent:
         number, rows = next(self._events, (254, b""))
         if isinstance(request, protocol.SetRequestPDU):
             [(oid, value)] = bindings
-            if int(value) == ON:
+            if int(value) == 1:
                 self.off.discard(oid)
             elif number % 19 == 0:  # it says that it took the order
                 self.off.add(oid)

@@ -12,9 +12,12 @@ import pytest
 from lab.switch import LabSwitch
 from tests.peers.netns import Network
 from utility.config import SnmpAccess, Switch
+from utility.drivers import Detection
 from utility.findport import choose_edge, find_port
-from utility.power_cycle import Detection, PortResult, power_cycle, read_ports
-from utility.snmp import OBJECTS, Snmp, SnmpError
+from utility.power_cycle import PortResult, power_cycle
+from utility.snmp import OBJECTS, Snmp
+from utility.snmp_switch import SnmpSwitch
+from utility.switches import SwitchError
 
 ADDRESS = "172.30.4.254"
 ADMIN = "1.3.6.1.2.1.105.1.1.1.3"
@@ -174,9 +177,13 @@ def test_our_power_cycle_switches_real_ports(rack: Rack) -> None:
     heard: list[tuple[int, str]] = []
     with rack.net.enter("mgr"), rack.snmp() as snmp:
         results = power_cycle(
-            snmp, [2, 1, 3], off_time=0.1, stagger=0.1, on_progress=lambda port, text: heard.append((port, text))
+            SnmpSwitch(snmp.switch, snmp),
+            [2, 1, 3],
+            off_time=0.1,
+            stagger=0.1,
+            on_progress=lambda port, text: heard.append((port, text)),
         )
-        states = read_ports(snmp)
+        states = [port for port in SnmpSwitch(snmp.switch, snmp).ports() if port.has_poe]
     assert results == [
         PortResult(2, ok=True, text="power-cycled"),
         PortResult(1, ok=True, text="power-cycled"),
@@ -184,7 +191,7 @@ def test_our_power_cycle_switches_real_ports(rack: Rack) -> None:
     ]
     assert rack.power == [(2, False), (1, False), (3, False), (2, True), (1, True), (3, True)]
     assert (1, "delivering power") in heard
-    assert [(state.port, state.admin_on, state.detection) for state in states] == [
+    assert [(state.number, state.admin_on, state.detection) for state in states] == [
         (1, True, Detection.DELIVERING),
         (2, True, Detection.DELIVERING),
         (3, True, Detection.SEARCHING),
@@ -215,8 +222,8 @@ def test_a_port_that_is_off_has_no_mac_and_comes_back(rack: Rack) -> None:
 
 
 def _complain(rack: Rack, ports: list[int], **access: object) -> str:
-    with rack.net.enter("mgr"), rack.snmp(**access) as snmp, pytest.raises(SnmpError) as caught:
-        power_cycle(snmp, ports, off_time=0, wait=lambda _seconds: None)
+    with rack.net.enter("mgr"), rack.snmp(**access) as snmp, pytest.raises(SwitchError) as caught:
+        power_cycle(SnmpSwitch(snmp.switch, snmp), ports, off_time=0, wait=lambda _seconds: None)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -225,8 +232,7 @@ def _complain(rack: Rack, ports: list[int], **access: object) -> str:
 QUICK = {"timeout": 0.2, "retries": 1}
 SILENT = "no answer from 172.30.4.254 in 2 tries of 0.2 s: is the address right, SNMP on, and the"
 FIRST = "switch 172.30.4.254 port 1: pethPsePortAdminEnable.1.1:"
-NOT_POE = "no PoE port of that number; the switch has 1-3"
-WALKED = "switch 172.30.4.254: pethPsePortDetectionStatus:"
+WALKED = "switch 172.30.4.254: sysObjectID.0:"
 MAY_NOT = "the write community may not write it: give it write access on the switch, or another community to us"
 
 
@@ -237,10 +243,8 @@ MAY_NOT = "the write community may not write it: give it write access on the swi
         ([1], {"write_community": "guess", **QUICK}, f"{FIRST} {SILENT} write community?"),
         ([1], {"write_community": "public"}, f"{FIRST} {MAY_NOT}"),
         ([1], {"port": 162}, f"{WALKED} port 162 is closed: is SNMP on?"),
-        ([4], {}, f"switch 172.30.4.254 port 4: {NOT_POE}"),
-        ([2, 77], {}, f"switch 172.30.4.254 port 77: {NOT_POE}"),
     ],
-    ids=["wrong read community", "wrong write community", "read-only community", "no agent", "no PoE", "out of range"],
+    ids=["wrong read community", "wrong write community", "read-only community", "no agent"],
 )
 def test_each_error_is_one_line_that_says_what_to_do(
     rack: Rack, ports: list[int], access: dict[str, object], text: str
@@ -250,12 +254,26 @@ def test_each_error_is_one_line_that_says_what_to_do(
     assert rack.power == [], "nothing was switched"
 
 
+def test_a_port_that_cannot_be_meant_is_told_and_the_others_are_done(rack: Rack) -> None:
+    rack.power.clear()
+    with rack.net.enter("mgr"), rack.snmp() as snmp:
+        results = power_cycle(SnmpSwitch(snmp.switch, snmp), [4, 1, 77], off_time=0.1)
+    assert [(result.port, result.text) for result in results] == [
+        (4, "p3 has no PoE"),
+        (1, "power-cycled"),
+        (77, "no PoE port of that number; the switch has 1-3"),
+    ]
+    assert rack.power == [(1, False), (1, True)]
+
+
 def test_a_switch_that_is_not_there(rack: Rack) -> None:
     attic = Switch(1, IPv4Address("172.30.4.99"), "attic", snmp=SnmpAccess(timeout=0.2, retries=0))
     with rack.net.enter("mgr"), Snmp(attic) as snmp, rack.snmp() as good:
-        with pytest.raises(SnmpError, match=r"^switch attic \(172\.30\.4\.99\): pethPse.*: (no answer|cannot be)"):
-            read_ports(snmp)
-        errors: list[SnmpError] = []  # and it hides nothing
+        with pytest.raises(
+            SwitchError, match=r"^switch attic \(172\.30\.4\.99\): sysObjectID.*: (no answer|cannot be)"
+        ):
+            SnmpSwitch(attic, snmp).ports()
+        errors: list[SwitchError] = []  # and it hides nothing
         assert rack.net.run("pi1", ["busybox", "ping", "-c1", "-W2", "172.30.4.1"]).returncode == 0
         assert [seen.port for seen in find_port(PI_1, [snmp, good], on_error=errors.append)] == [1]
         assert len(errors) == 1
