@@ -675,7 +675,7 @@ class Screen:
 def look_for(switches: Sequence[Switch], mac: str, host: Host | None, vlan: int | None = None) -> list[Sighting]:
     """Ask all switches which port a MAC is on; a switch that fails is told and does not hide the others' answer."""
     from utility.findport import find_port
-    from utility.snmp import Snmp
+    from utility.switches import open_switch
 
     if host:
         nudge(host)
@@ -684,7 +684,8 @@ def look_for(switches: Sequence[Switch], mac: str, host: Host | None, vlan: int 
         click.echo(f"warning: {error}", err=True)
 
     with contextlib.ExitStack() as stack:
-        return find_port(mac, [stack.enter_context(Snmp(switch)) for switch in switches], vlan, on_error=tell)
+        opened = [stack.enter_context(open_switch(switch)) for switch in switches]
+        return find_port(mac, opened, () if vlan is None else (vlan,), on_error=tell)
 
 
 def nudge(host: Host) -> None:

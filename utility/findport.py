@@ -1,155 +1,176 @@
-"""Which port of which switch a MAC address is on, from the switches' forwarding tables. Asks; never changes anything.
+"""Which port of which switch a MAC address is on. Asks all switches at once; never changes anything, and never guesses.
 
-A table maps a MAC to a *bridge port*; dot1dBasePortIfIndex maps that to an interface; ifName names it. Where the
-bridge port has no such row the switch put interface numbers into its table, as some do. The port number to give to
-`restart` is the PoE port with the number of the bridge port or else of the interface; a switch that numbers
-its PoE ports in another way needs a look at its labels.
+The trunks between switches see a MAC as well as the port it is plugged into. That one is the port with no switch at
+its other end, by LLDP, and with few MACs. Where two are alike, both are told. How a table is read is in fdb.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utility.config import Switch
 from utility.drivers import Oid
+from utility.fdb import BASE_PORT, Agent, Place, Tables
 from utility.hosts import parse_mac
-from utility.snmp import OBJECTS, Row, Snmp, SnmpError, Value
-
-BRIDGE_FDB = OBJECTS["dot1dTpFdbPort"]
-VLAN_FDB = OBJECTS["dot1qTpFdbPort"]
-POE_ADMIN = OBJECTS["pethPsePortAdminEnable"]
+from utility.snmp import Snmp
+from utility.snmp_switch import Interfaces, SnmpSwitch, read_neighbours
+from utility.switches import Neighbour, PoeSwitch, Port, SwitchError
 
 THREADS = 64  # switches asked at once
 TRUNK_MACS = 2  # more MACs than this on one port: a switch is behind it, not a Pi
+LLDP_REMOTE: Oid = (1, 0, 8802, 1, 1, 2, 1, 4, 1, 1)  # .column.time.localPort.number
+LLDP_LOCAL: Oid = (1, 0, 8802, 1, 1, 2, 1, 3, 7, 1)  # .column.localPort
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A MAC in a switch's forwarding table. `port` is the number for `restart`; `macs_on_port` counts this MAC too."""
+    """A MAC in a switch's forwarding table.
+
+    port          the number for `restart`; 0: not known, or not asked for as it is a trunk
+    macs_on_port  this MAC and others, counted up to one more than a Pi has; 0: not counted
+    neighbour     the switch at the other end of the cable, empty: none said so
+    face          that port with its power, where it was asked for
+    """
 
     switch: Switch
     port: int
     if_index: int
     if_name: str
-    macs_on_port: int
+    macs_on_port: int = 0
+    neighbour: str = ""
+    is_socket: bool = True  # no: a bundle of ports, a VLAN, the switch's own processor
+    face: Port | None = None
 
     @property
     def is_trunk(self) -> bool:
         """Whether the port rather leads to another switch than to the device itself."""
-        return self.macs_on_port > TRUNK_MACS
+        return bool(self.neighbour) or not self.is_socket or self.macs_on_port > TRUNK_MACS
+
+    @property
+    def where(self) -> str:
+        """`rack-b port 7 (Gi1/0/7)`."""
+        name = f" ({self.if_name})" if self.if_name and self.port else ""
+        return f"{self.switch.name or self.switch.address} {f'port {self.port}' if self.port else self.if_name}{name}"
 
 
 def find_port(
     mac: str,
-    snmps: Sequence[Snmp],
-    vlan: int | None = None,
-    on_error: Callable[[SnmpError], None] | None = None,
+    switches: Sequence[PoeSwitch],
+    vlans: Iterable[int] = (),
+    on_error: Callable[[SwitchError], None] | None = None,
 ) -> list[Sighting]:
     """Every port that the MAC is seen on, the likeliest first; empty: no switch knows it.
 
-    All switches are asked at once. The trunks between switches see the MAC as well; the port with the fewest MACs is
-    the one it is plugged into (`choose_edge`). A switch that fails is told to `on_error`, and does not hide the answer
-    of another; without `on_error` its SnmpError is raised where nothing was found. ValueError: no MAC address.
+    vlans     where it is likely to be
+    on_error  is told of a switch that fails: it does not hide the answer of another. Without it, SwitchError is raised
+              where nothing was found
+
+    ValueError: no MAC address.
     """
-    mac = parse_mac(mac)
-    errors: list[SnmpError] = []
-
-    def search(snmp: Snmp) -> list[Sighting]:
-        try:
-            return search_switch(snmp, mac, vlan)
-        except SnmpError as error:
-            errors.append(error)
-            return []
-
+    mac, vlans = parse_mac(mac), tuple(vlans)
+    errors: dict[int, SwitchError] = {}
     sightings: list[Sighting] = []
-    if snmps:
-        with ThreadPoolExecutor(min(len(snmps), THREADS), "findport") as pool:
-            for found in pool.map(search, snmps):
-                sightings += found
-    for error in errors:
+    if switches:
+        with ThreadPoolExecutor(min(len(switches), THREADS), "findport") as pool:
+            for thorough in (False, True):
+
+                def search(switch: PoeSwitch, thorough: bool = thorough) -> list[Sighting]:
+                    if thorough and switch.switch.index in errors:
+                        return []
+                    try:
+                        return search_switch(switch, mac, vlans, thorough=thorough)
+                    except SwitchError as error:
+                        errors[switch.switch.index] = error
+                        return []
+
+                sightings = [each for found in pool.map(search, switches) for each in found]
+                if sightings:
+                    break
+    for error in errors.values():
         if on_error:
             on_error(error)
         elif not sightings:
             raise error
-    return sorted(sightings, key=lambda sighting: sighting.macs_on_port)
+    return sorted(sightings, key=lambda sighting: (sighting.is_trunk, sighting.macs_on_port))
 
 
 def choose_edge(sightings: Iterable[Sighting]) -> Sighting | None:
-    """The one port with fewer MACs than every other; None where there is none, or two are alike, or it is a trunk.
+    """The one port that is no trunk; None where there is none, or more than one with as few MACs.
 
     A trunk leads to a switch that did not answer or that nobody named: cutting its power would cut that one's too.
     """
-    ordered = sorted(sightings, key=lambda sighting: sighting.macs_on_port)
-    if not ordered or ordered[0].is_trunk:
-        return None
-    if len(ordered) > 1 and ordered[0].macs_on_port == ordered[1].macs_on_port:
-        return None
-    return ordered[0]
+    edges = [sighting for sighting in sightings if not sighting.is_trunk]
+    fewest = [each for each in edges if each.macs_on_port == min(edge.macs_on_port for edge in edges)]
+    return fewest[0] if len(fewest) == 1 else None
 
 
-def search_switch(snmp: Snmp, mac: str, vlan: int | None = None) -> list[Sighting]:
-    """The ports of one switch that the MAC is on; SnmpError."""
-    table = read_table(snmp, mac, vlan)
-    if mac not in table and vlan is not None:
-        # Cisco shows VLAN 1 unless the community says which; any other switch does not answer to that name.
-        with snmp.in_vlan(vlan) as in_vlan:
-            try:
-                table = read_table(in_vlan, mac, vlan)
-                return [_resolve(in_vlan, port, table) for port in sorted(table.get(mac, ()))]
-            except SnmpError:
-                return []
-    return [_resolve(snmp, port, table) for port in sorted(table.get(mac, ()))]
+def search_switch(switch: PoeSwitch, mac: str, vlans: Sequence[int] = (), *, thorough: bool = False) -> list[Sighting]:
+    """The ports of one switch that the MAC is on; SwitchError. `thorough`: by its whole table."""
+    if not isinstance(switch, SnmpSwitch) or not isinstance(switch.agent, Snmp):
+        return _search_face(switch, mac)
+    agent = switch.agent
+    tables = Tables(agent, switch.driver, vlans)
+    places = tables.search(mac) if thorough else tables.find(mac)
+    found = [_look(switch.switch, agent, tables, place) for place in places]
+    if any(not each.is_trunk for each in found):
+        face = {port.if_index: port for port in switch.ports() if port.if_index is not None}
+        found = [each if each.is_trunk else _on_face(each, face.get(each.if_index)) for each in found]
+    return found
 
 
-def read_table(snmp: Snmp, mac: str, vlan: int | None) -> dict[str, set[int]]:
-    """The forwarding table, MAC to bridge ports; empty, or without the MAC, where the switch has not seen it.
-
-    One GET finds out, where it can, whether the MAC is there at all: most switches have not to be walked then.
-    """
-    digits = tuple(bytes.fromhex(mac.replace(":", "")))
-    direct = [(*BRIDGE_FDB, *digits), (*VLAN_FDB, vlan or 1, *digits)]
-    values = snmp.get(direct)
-    if values[direct[0]] and not values[direct[1]]:
-        table = parse_table(snmp.walk(BRIDGE_FDB), BRIDGE_FDB)
-        if mac in table:
-            return table
-    # No row of that MAC in the plain table: it may still be in the table per VLAN, whose index we cannot guess.
-    return parse_table(snmp.walk(VLAN_FDB), VLAN_FDB)
+def _search_face(switch: PoeSwitch, mac: str) -> list[Sighting]:
+    """The same for a switch that is not asked over SNMP."""
+    macs = switch.macs()
+    ports = {port.number: port for port in switch.ports()} if any(mac in each for each in macs.values()) else {}
+    return [
+        _on_face(Sighting(switch.switch, number, 0, "", len(macs[number])), port)
+        for number, port in ports.items()
+        if mac in macs.get(number, ())
+    ]
 
 
-def parse_table(rows: Iterable[Row], base: Oid) -> dict[str, set[int]]:
-    """Rows of dot1dTpFdbPort or dot1qTpFdbPort; their index ends in the MAC. Port 0 is the switch itself: left out."""
-    table: dict[str, set[int]] = {}
-    for oid, port in rows:
-        digits = oid[len(base) :][-6:]
-        if len(digits) == 6 and max(digits) <= 255 and isinstance(port, int) and port > 0:
-            table.setdefault(bytes(digits).hex(":"), set()).add(port)
-    return table
+def _look(switch: Switch, agent: Snmp, tables: Tables, place: Place) -> Sighting:
+    """What is at the other end of that place, and how many are there."""
+    interfaces = Interfaces({place.if_index: place.if_name}, {place.if_index: place.if_type} if place.if_type else {})
+    seen = Sighting(switch, 0, place.if_index, place.if_name, is_socket=interfaces.is_socket(place.if_index))
+    if not seen.is_socket:
+        return seen
+    neighbour = neighbour_at(agent, place)
+    if neighbour is not None and neighbour.forwards:
+        return replace(seen, neighbour=neighbour.label)
+    return replace(seen, macs_on_port=tables.count(place, TRUNK_MACS))
 
 
-def _resolve(snmp: Snmp, bridge_port: int, table: dict[str, set[int]]) -> Sighting:
-    """Ask for what a human calls the port, and for what its PoE is called."""
-    base = (*OBJECTS["dot1dBasePortIfIndex"], bridge_port)
-    if_index = snmp.get([base])[base]
-    if not isinstance(if_index, int) or if_index < 1:  # no such row; or no interface, which some say with 0 or -1
-        if_index = bridge_port
-    name, description = (*OBJECTS["ifName"], if_index), (*OBJECTS["ifDescr"], if_index)
-    numbers = dict.fromkeys((bridge_port, if_index))
-    poe = {number: (*POE_ADMIN, 1, number) for number in numbers}
-    values = snmp.get([name, description, *poe.values()])
-    port = next((number for number in numbers if values[poe[number]] is not None), bridge_port)
-    return Sighting(
-        switch=snmp.switch,
-        port=port,
-        if_index=if_index,
-        if_name=_text(values[name]) or _text(values[description]),
-        macs_on_port=sum(bridge_port in ports for ports in table.values()),
+def _on_face(seen: Sighting, port: Port | None) -> Sighting:
+    if port is None:
+        return seen
+    neighbour = port.neighbour.label if port.neighbour and port.neighbour.forwards else ""
+    return replace(
+        seen,
+        port=port.number,
+        if_index=port.if_index or seen.if_index,
+        if_name=port.if_name or port.label or seen.if_name,
+        neighbour=neighbour,
+        face=port,
     )
 
 
-def _text(value: Value) -> str:
-    """A switch's word for a human: nothing in it moves a cursor."""
-    text = value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else ""
-    return "".join(each if each.isprintable() else "?" for each in text)
+def neighbour_at(agent: Agent, place: Place) -> Neighbour | None:
+    """Who answers LLDP there. Its table goes by bridge port or by interface, or by numbers that it has names for."""
+    neighbours = read_neighbours(agent.walk(LLDP_REMOTE))
+    if not neighbours:
+        return None
+    names = {number: [(*LLDP_LOCAL, column, number) for column in (3, 4)] for number in neighbours}
+    joins = {number: (*BASE_PORT, number) for number in neighbours}
+    values = agent.get([*joins.values(), *(oid for each in names.values() for oid in each)])
+    for number, oids in names.items():
+        if place.if_name and place.if_name.encode() in [values[oid] for oid in oids]:
+            return neighbours[number]
+    by_bridge = all(values[oid] is not None for oid in joins.values())
+    for number in neighbours:
+        here = values[joins[number]] == place.if_index if by_bridge else number == place.if_index
+        if here:
+            return neighbours[number]
+    return None

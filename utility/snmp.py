@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from importlib import import_module
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Protocol, TypeVar
 
 from utility import drivers
@@ -43,6 +43,7 @@ OBJECTS: dict[str, Oid] = {
     "sysUpTime": (1, 3, 6, 1, 2, 1, 1, 3),
     "sysName": (1, 3, 6, 1, 2, 1, 1, 5),
     "ifDescr": (1, 3, 6, 1, 2, 1, 2, 2, 1, 2),
+    "ifType": (1, 3, 6, 1, 2, 1, 2, 2, 1, 3),
     "ifAdminStatus": (1, 3, 6, 1, 2, 1, 2, 2, 1, 7),
     "ifOperStatus": (1, 3, 6, 1, 2, 1, 2, 2, 1, 8),
     "ifName": (1, 3, 6, 1, 2, 1, 31, 1, 1, 1, 1),
@@ -52,6 +53,10 @@ OBJECTS: dict[str, Oid] = {
     "dot1dTpFdbPort": (1, 3, 6, 1, 2, 1, 17, 4, 3, 1, 2),
     "dot1dTpFdbStatus": (1, 3, 6, 1, 2, 1, 17, 4, 3, 1, 3),
     "dot1qTpFdbPort": (1, 3, 6, 1, 2, 1, 17, 7, 1, 2, 2, 1, 2),
+    "vmVlan": (1, 3, 6, 1, 4, 1, 9, 9, 68, 1, 2, 2, 1, 2),  # Cisco's: the VLAN of an access port, by ifIndex
+    "vlanTrunkPortNativeVlan": (1, 3, 6, 1, 4, 1, 9, 9, 46, 1, 6, 1, 1, 5),
+    "vtpVlanState": (1, 3, 6, 1, 4, 1, 9, 9, 46, 1, 3, 1, 1, 2),  # .1.vlan
+    "lldpRemChassisIdSubtype": (1, 0, 8802, 1, 1, 2, 1, 4, 1, 1, 4),
     **drivers.OBJECTS,
 }
 
@@ -62,6 +67,12 @@ def name_of(oid: Oid) -> str:
         if oid[: len(base)] == base:
             return ".".join([name, *map(str, oid[len(base) :])])
     return ".".join(map(str, oid))
+
+
+def text_of(value: Value) -> str:
+    """A switch's word for a human: nothing in it moves a cursor."""
+    text = value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else ""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 class SnmpError(SwitchError):
@@ -356,7 +367,7 @@ class Snmp:
     def __enter__(self) -> Snmp:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:

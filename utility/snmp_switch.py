@@ -13,16 +13,14 @@ from typing import Protocol, Self
 
 from utility.config import Switch
 from utility.drivers import DRIVERS, STANDARD, Detection, Driver, Oid, Watts, driver_for
-from utility.snmp import OBJECTS, Row, Snmp, SnmpError, Value
+from utility.fdb import Tables
+from utility.snmp import OBJECTS, Row, Snmp, SnmpError, Value, text_of
 from utility.switches import Capabilities, Neighbour, Port, PowerSupply
 
-IF_TYPE: Oid = (1, 3, 6, 1, 2, 1, 2, 2, 1, 3)
 LLDP_REMOTE: Oid = (1, 0, 8802, 1, 1, 2, 1, 4, 1, 1)  # .column.time.localPort.number
 LLDP_LOCAL: Oid = (1, 0, 8802, 1, 1, 2, 1, 3, 7, 1)  # .column.localPort
 CHASSIS_IS_MAC = 4  # LldpChassisIdSubtype
 FORWARDS = 0x20 | 0x08  # bridge, router; of LldpSystemCapabilitiesMap, whose first bit is the highest
-VLAN_OF_PORT: Oid = (1, 3, 6, 1, 4, 1, 9, 9, 68, 1, 2, 2, 1, 2)  # vmVlan of Cisco
-NATIVE_VLAN: Oid = (1, 3, 6, 1, 4, 1, 9, 9, 46, 1, 6, 1, 1, 5)  # vlanTrunkPortNativeVlan
 SOCKET_TYPES = {6, 62, 69, 117}  # ifType: ethernetCsmacd, and what older agents say
 NO_SOCKET = re.compile(
     r"(vlan|vl\d|po\d|port-channel|trunk|lag|bond|cpu|stack|m(e|gmt|anagement)\d*\b|null|lo\d|br\d)", re.I
@@ -203,22 +201,6 @@ def place_neighbours(
     return placed
 
 
-def parse_fdb(rows: Iterable[Row], base: Oid) -> dict[int, set[str]]:
-    """dot1qTpFdbPort or dot1dTpFdbPort -> MACs by what stands there; port 0 is the switch itself, and left out."""
-    table: dict[int, set[str]] = {}
-    for oid, port in rows:
-        digits = oid[len(base) :][-6:]
-        if len(digits) == 6 and max(digits) <= 255 and isinstance(port, int) and port > 0:
-            table.setdefault(port, set()).add(bytes(digits).hex(":"))
-    return table
-
-
-def text_of(value: Value) -> str:
-    """A switch's word for a human: nothing in it moves a cursor."""
-    text = value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else ""
-    return "".join(each if each.isprintable() else "?" for each in text)
-
-
 def detection_of(driver: Driver, value: Value) -> Detection:
     key = text_of(value).lower() if isinstance(value, bytes) else value
     return driver.states.get(key, Detection.UNKNOWN) if isinstance(key, int | str) else Detection.UNKNOWN
@@ -339,7 +321,7 @@ class SnmpSwitch:
         base = column("dot1dBasePortIfIndex")
         return Interfaces(
             names=names,
-            types={if_index: value for if_index, value in column(IF_TYPE).items() if isinstance(value, int)},
+            types={if_index: value for if_index, value in column("ifType").items() if isinstance(value, int)},
             aliases={if_index: text_of(value) for if_index, value in column("ifAlias").items()},
             up=frozenset(if_index for if_index, value in column("ifOperStatus").items() if value == UP),
             # A port that is no interface is said to be 0 or -1.
@@ -463,42 +445,10 @@ class SnmpSwitch:
     def macs(self, ports: Sequence[Port] | None = None) -> Mapping[int, frozenset[str]]:
         ports = self.ports() if ports is None else ports
         by_index = {port.if_index: port.number for port in ports if port.if_index is not None}
+        links = {port.if_index: bool(port.link) for port in ports if port.if_index is not None}
         found: dict[int, set[str]] = {}
-        for if_index, macs in self._fdb().items():
-            if if_index in by_index:
-                found.setdefault(by_index[if_index], set()).update(macs)
+        if isinstance(self.agent, Snmp):
+            for if_index, macs in Tables(self.agent, self.driver).read(lambda: links).items():
+                if if_index in by_index:
+                    found.setdefault(by_index[if_index], set()).update(macs)
         return {number: frozenset(macs) for number, macs in found.items()}
-
-    def _fdb(self) -> dict[int, set[str]]:
-        """ifIndex -> MACs."""
-        found = self._fdb_of(self.agent)
-        if self.driver.fdb == "vlan" and isinstance(self.agent, Snmp):
-            for vlan in self._vlans():
-                with self.agent.in_vlan(vlan) as agent:
-                    try:
-                        more = self._fdb_of(agent)
-                    except SnmpError:  # no such VLAN there: it does not answer at all
-                        continue
-                for if_index, macs in more.items():
-                    found.setdefault(if_index, set()).update(macs)
-        return found
-
-    def _fdb_of(self, agent: Agent) -> dict[int, set[str]]:
-        base = OBJECTS["dot1qTpFdbPort"] if self.driver.fdb == "qbridge" else OBJECTS["dot1dTpFdbPort"]
-        table = parse_fdb(agent.walk(base), base)
-        if not table and self.driver.fdb == "qbridge":
-            base = OBJECTS["dot1dTpFdbPort"]
-            table = parse_fdb(agent.walk(base), base)
-        joins = {oid[-1]: value for oid, value in agent.walk(OBJECTS["dot1dBasePortIfIndex"])}
-        if not any(port in joins for port in table):  # it put interfaces into its table
-            return table
-        found: dict[int, set[str]] = {}
-        for port, macs in table.items():
-            if_index = joins.get(port)
-            if isinstance(if_index, int):
-                found.setdefault(if_index, set()).update(macs)
-        return found
-
-    def _vlans(self) -> list[int]:
-        rows = [*self.agent.walk(VLAN_OF_PORT), *self.agent.walk(NATIVE_VLAN)]
-        return sorted({value for _, value in rows if isinstance(value, int) and 1 < value < 4095})

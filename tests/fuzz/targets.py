@@ -505,9 +505,10 @@ def snmp_switch() -> Run:
         wire = _Agent(split(data))
         with Snmp(Switch(0, IPv4Address("172.30.4.254")), lambda _address, _port: wire, lambda: wire.now) as snmp:
             try:
-                for sighting in search_switch(snmp, MAC):
-                    assert sighting.port > 0
-                    assert is_plain(sighting.if_name, 1000)
+                for thorough in (False, True):
+                    for sighting in search_switch(SnmpSwitch(snmp.switch, snmp), MAC, (4,), thorough=thorough):
+                        assert sighting.if_index > 0
+                        assert is_plain(sighting.where, 2000)
             except SnmpError as error:
                 assert is_plain(str(error), 700), error
 

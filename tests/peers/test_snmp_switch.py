@@ -201,9 +201,12 @@ def test_our_power_cycle_switches_real_ports(rack: Rack) -> None:
 def test_find_port_of_macs_learnt_from_real_traffic(rack: Rack) -> None:
     assert rack.net.run("pi2", ["busybox", "ping", "-c1", "-W2", "172.30.4.11"]).returncode == 0
     with rack.net.enter("mgr"), rack.snmp() as snmp, rack.snmp(version="1") as old:
-        pi1, pi2 = find_port(PI_1, [snmp]), find_port(PI_2.upper().replace(":", "-"), [old], vlan=1)
-        manager = find_port(MANAGER, [snmp])
-        stranger = find_port("b8:27:eb:00:00:99", [snmp], vlan=9)
+        pi1, pi2 = (
+            find_port(PI_1, [SnmpSwitch(snmp.switch, snmp)]),
+            find_port(PI_2.upper().replace(":", "-"), [SnmpSwitch(old.switch, old)], [1]),
+        )
+        manager = find_port(MANAGER, [SnmpSwitch(snmp.switch, snmp)])
+        stranger = find_port("b8:27:eb:00:00:99", [SnmpSwitch(snmp.switch, snmp)], [9])
     assert [(seen.port, seen.if_name, seen.macs_on_port) for seen in pi1] == [(1, "p0", 1)]
     assert [(seen.port, seen.if_name, seen.macs_on_port) for seen in pi2] == [(2, "p1", 1)]
     assert [(seen.port, seen.if_name) for seen in manager] == [(4, "p3")]
@@ -215,10 +218,10 @@ def test_a_port_that_is_off_has_no_mac_and_comes_back(rack: Rack) -> None:
     oid = (*OBJECTS["pethPsePortAdminEnable"], 1, 1)
     with rack.net.enter("mgr"), rack.snmp() as snmp:
         snmp.set(oid, 2)
-        assert find_port(PI_1, [snmp]) == []
+        assert find_port(PI_1, [SnmpSwitch(snmp.switch, snmp)]) == []
         snmp.set(oid, 1)
         assert rack.net.run("pi1", ["busybox", "ping", "-c1", "-W5", "172.30.4.1"]).returncode == 0
-        assert [seen.port for seen in find_port(PI_1, [snmp])] == [1]
+        assert [seen.port for seen in find_port(PI_1, [SnmpSwitch(snmp.switch, snmp)])] == [1]
 
 
 def _complain(rack: Rack, ports: list[int], **access: object) -> str:
@@ -273,9 +276,10 @@ def test_a_switch_that_is_not_there(rack: Rack) -> None:
             SwitchError, match=r"^switch attic \(172\.30\.4\.99\): sysObjectID.*: (no answer|cannot be)"
         ):
             SnmpSwitch(attic, snmp).ports()
+        switches = [SnmpSwitch(each.switch, each) for each in (snmp, good)]
         errors: list[SwitchError] = []  # and it hides nothing
         assert rack.net.run("pi1", ["busybox", "ping", "-c1", "-W2", "172.30.4.1"]).returncode == 0
-        assert [seen.port for seen in find_port(PI_1, [snmp, good], on_error=errors.append)] == [1]
+        assert [seen.port for seen in find_port(PI_1, switches, on_error=errors.append)] == [1]
         assert len(errors) == 1
 
 
