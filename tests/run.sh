@@ -74,6 +74,7 @@ monitoring/alerts.py
 monitoring/diagnosis.py
 monitoring/doctor.py
 utility/config.py
+utility/config_edit.py
 utility/hosts.py
 utility/rules.py
 utility/usm.py

@@ -29,7 +29,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "pysnmp": {"utility/snmp.py"},
     "cryptography": {"utility/usm.py"},
-    "yaml": {"utility/config.py"},
+    "yaml": {"utility/config.py", "utility/config_edit.py"},
     "dotenv": {"utility/config.py"},
     "click": {"piman.py"},
     "sqlite3": {"monitoring/store.py", "monitoring/samples.py"},

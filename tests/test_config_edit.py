@@ -1,0 +1,225 @@
+"""utility.config_edit: what changes in config.yaml, byte by byte, and that nothing else does."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utility.config_edit import Change, EditError, Value, add_switch, edit_config, remove_switch, values_of
+
+EXAMPLE = (Path(__file__).parent.parent / "config.yaml").read_text()
+TEXT = """\
+# The rack.
+private_number: 4        # the VLAN
+server_address: "172.30.4.1"
+
+interface: ens4  # ours
+router:          # none yet
+dns: [172.30.4.1, 9.9.9.9]   # two
+ports: {tftp: 69, ntp: 123}
+snmp:
+  # slow switches
+  timeout: 3
+  retries: 2
+
+switch_count: 2
+switches:
+  - swtich_0_address: 172.30.4.254    # the lower
+    pi_addresses:       # by port
+      - 172.30.4.13     # one
+      -
+      - 172.30.4.15
+    # nothing more on it
+  - swtich_1_address: 172.30.4.253
+    name: upper
+    protected_ports: [47, 48]
+    pi_addresses:
+services:
+- dhcp
+- tftp
+# the end
+"""
+
+
+def changed(text: str, after: str) -> list[str]:
+    """The lines that went and came."""
+    lines = difflib.unified_diff(text.splitlines(), after.splitlines(), n=0, lineterm="")
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "lines"),
+    [
+        ("private_number", "7", ["-private_number: 4        # the VLAN", "+private_number: 7        # the VLAN"]),
+        ("server_address", "10.0.0.1", ['-server_address: "172.30.4.1"', "+server_address: 10.0.0.1"]),
+        ("router", "172.30.4.2", ["-router:          # none yet", "+router: 172.30.4.2          # none yet"]),
+        ("router", None, ["-router:          # none yet"]),
+        ("lease_time", "300", ["+lease_time: 300"]),
+        ("lease_time", None, []),
+        ("domain", "a: b # c's", ["+domain: 'a: b # c''s'"]),
+        ("domain", "null", ["+domain: 'null'"]),
+        ("dns", ["1.1.1.1"], ["-dns: [172.30.4.1, 9.9.9.9]   # two", "+dns: [1.1.1.1]   # two"]),
+        ("dns[1]", "1.1.1.1", ["-dns: [172.30.4.1, 9.9.9.9]   # two", "+dns: [172.30.4.1, 1.1.1.1]   # two"]),
+        ("dns[2]", "1.1.1.1", ["-dns: [172.30.4.1, 9.9.9.9]   # two", "+dns: [172.30.4.1, 9.9.9.9, 1.1.1.1]   # two"]),
+        ("ntp_servers", ["1.1.1.1", "2.2.2.2"], ["+ntp_servers: [1.1.1.1, 2.2.2.2]"]),
+        ("ports.tftp", "6969", ["-ports: {tftp: 69, ntp: 123}", "+ports: {tftp: 6969, ntp: 123}"]),
+        ("ports.web", "80", ["-ports: {tftp: 69, ntp: 123}", "+ports: {tftp: 69, ntp: 123, web: 80}"]),
+        ("ports.tftp", None, ["-ports: {tftp: 69, ntp: 123}", "+ports: {ntp: 123}"]),
+        ("ports.ntp", None, ["-ports: {tftp: 69, ntp: 123}", "+ports: {tftp: 69}"]),
+        ("snmp.timeout", None, ["-  timeout: 3"]),
+        ("snmp.version", "1", ["+  version: 1"]),
+        ("web.tls", "on", ["+web:", "+  tls: on"]),
+        ("switches[0].name", "lower", ["+    name: lower"]),
+        ("switches[0].pi_addresses[0]", "172.30.4.99",
+         ["-      - 172.30.4.13     # one", "+      - 172.30.4.99     # one"]),
+        ("switches[0].pi_addresses[0]", None, ["-      - 172.30.4.13     # one", "+      -     # one"]),
+        ("switches[0].pi_addresses[1]", "172.30.4.14", ["-      -", "+      - 172.30.4.14"]),
+        ("switches[0].pi_addresses[4]", "172.30.4.17", ["+      -", "+      - 172.30.4.17"]),
+        ("switches[0].pi_addresses[9]", None, []),
+        ("switches[0].pi_addresses", ["172.30.4.13"], ["-      -", "-      - 172.30.4.15"]),
+        ("switches[0].pi_addresses", [None, "172.30.4.13"],
+         ["-      - 172.30.4.13     # one", "-      -", "-      - 172.30.4.15", "+      -     # one",
+          "+      - 172.30.4.13"]),
+        ("switches[0].pi_addresses", [],
+         ["-      - 172.30.4.13     # one", "-      -", "-      - 172.30.4.15"]),
+        ("switches[1].pi_addresses[1]", "172.30.4.62", ["+      -", "+      - 172.30.4.62"]),
+        ("switches[1].name", None, ["-    name: upper"]),
+        ("services", ["dhcp", "ntp", "web"], ["-- tftp", "+- ntp", "+- web"]),
+    ],
+)  # fmt: skip
+def test_one_change(key: str, value: Value, lines: list[str]) -> None:
+    after = edit_config(TEXT, [Change(key, value)])
+    assert sorted(changed(TEXT, after)) == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value", "after"),
+    [
+        ("a: 1", "b", "2", "a: 1\nb: 2\n"),  # no line end
+        ("ports:\n", "ports.web", "1", "ports:\n  web: 1\n"),
+        ("ports: ~  # none\n", "ports.web", "1", "ports: {web: 1}  # none\n"),
+        ("ports: {}\n", "ports.web", "1", "ports: {web: 1}\n"),
+        ("a: 1\nports:\n  web: 1\n", "ports.web", None, "a: 1\n"),
+        ("a: |\n  text\nb: 1\n", "b", "2", "a: |\n  text\nb: 2\n"),
+        ("a: |\n  text\nb: 1\n", "a", None, "b: 1\n"),
+        ("b: 1\na: |\n  text\n", "c", "2", "b: 1\na: |\n  text\nc: 2\n"),
+        ("switches:\n  - {address: 1.1.1.1, name: a}\n", "switches[0].name", "b",
+         "switches:\n  - {address: 1.1.1.1, name: b}\n"),
+        ("switches:\n  - name: a\n    address: 1.1.1.1\n", "switches[0].name", None,
+         "switches:\n  - address: 1.1.1.1\n"),
+        ("dns: 1.1.1.1\n", "dns", ["2.2.2.2"], "dns: [2.2.2.2]\n"),
+        ("dns: []\n", "dns[1]", "2.2.2.2", "dns: [~, 2.2.2.2]\n"),
+        ("dns: ~\n", "dns[0]", "2.2.2.2", "dns: [2.2.2.2]\n"),
+        ("a: 1\n", "dns[0]", "2.2.2.2", "a: 1\ndns: [2.2.2.2]\n"),
+    ],
+)  # fmt: skip
+def test_other_ways_to_write_it(text: str, key: str, value: Value, after: str) -> None:
+    assert edit_config(text, [Change(key, value)]) == after
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("a: 1\n", "a", "two\nlines"),
+        ("a: 1\n", "a", " "),
+        ("a: {x: {b: 1}}\n", "a.c.d", "1"),
+        ("a:\n  - 1\n", "a[0].b", None),
+        ("a: 1\n", "a..b", "1"),
+        ("a: 1\n", "[0]", "1"),
+        ("a: 1\n", "", "1"),
+        ("a: 1\n", "a.b", "1"),
+        ("a: 1\n", "b[0].c", "1"),
+        ("a: 1\n", "b.c.d", "1"),
+        ("a: |\n  text\n", "a", "1"),
+        ("a:\n  b: 1\n", "a", "1"),
+        ("a: [[1]]\n", "a[0]", "1"),
+        ("a: 1\n", "a[0]", "1"),
+        ("a: 1\n", "b[0]", ["1"]),
+        ("a:\n  - b: 1\n", "a[0].b", None),
+        ("a: {b: 1}\n", "c.d.e", "1"),
+        ("a: 1\na: 2\n", "a", "3"),
+        ("a: &x 1\nb: *x\n", "b", "2"),  # would change both
+        ("a: [\n", "a", "1"),
+        ("- a\n", "a", "1"),
+        ("", "a", "1"),
+        ("a: " + "[" * 100 + "]" * 100 + "\n", "b", "1"),
+        ("a: " + "[" * 5000 + "]" * 5000 + "\n", "b", "1"),
+    ],
+)
+def test_what_is_refused(text: str, key: str, value: Value) -> None:
+    with pytest.raises(EditError):
+        edit_config(text, [Change(key, value)])
+
+
+def test_a_switch_comes_and_goes() -> None:
+    after = add_switch(
+        TEXT, {"address": "172.30.4.252", "name": "new", "pi_addresses": ["172.30.4.70", None], "x": None}
+    )
+    assert changed(TEXT, after) == [
+        "-switch_count: 2",
+        "+switch_count: 3",
+        "+  - address: 172.30.4.252",
+        "+    name: new",
+        "+    pi_addresses:",
+        "+      - 172.30.4.70",
+        "+      -",
+    ]
+    assert remove_switch(after, 2) == TEXT
+    after = remove_switch(TEXT, 0)
+    assert values_of(after)["switches[0].swtich_0_address"] == "172.30.4.253"
+    assert values_of(after)["switch_count"] == "1"
+    after = remove_switch(after, 0)
+    assert "switches: []\n" in after
+    with pytest.raises(EditError, match="no switch 0"):
+        remove_switch(after, 0)
+    assert values_of(add_switch(after, {"address": "172.30.4.9"}))["switches[0].address"] == "172.30.4.9"
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("a: 1\n", "a: 1\nswitches:\n  - address: 1.1.1.1\n"),
+        ("switches: []  # none\n", "switches:  # none\n  - address: 1.1.1.1\n"),
+        ("switches:  # none\n", "switches:  # none\n  - address: 1.1.1.1\n"),
+        ("switches: []\n", "switches:\n  - address: 1.1.1.1\n"),
+        ("switches:\n- address: 2.2.2.2\n", "switches:\n- address: 2.2.2.2\n- address: 1.1.1.1\n"),
+    ],
+)
+def test_the_first_switch(text: str, after: str) -> None:
+    assert add_switch(text, {"address": "1.1.1.1"}) == after
+
+
+def test_switches_in_one_line_are_for_the_text() -> None:
+    text = "switches: [{address: 1.1.1.1}]\n"
+    with pytest.raises(EditError, match="in one line"):
+        add_switch(text, {"address": "2.2.2.2"})
+    with pytest.raises(EditError, match="in one line"):
+        remove_switch(text, 0)
+
+
+_SCALAR = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(
+    lambda text: bool(text.strip()) and text.isprintable()
+)
+_KEYS = st.sampled_from([*sorted(values_of(TEXT)), "lease_time", "web.tls", "snmp.port", "switches[1].off_time"])
+
+
+@given(_KEYS, st.one_of(_SCALAR, st.none()))
+def test_whatever_is_set_is_read_and_nothing_else_changes(key: str, value: str | None) -> None:
+    try:
+        after = edit_config(TEXT, [Change(key, value)])
+    except EditError as error:
+        assert "all there is" in str(error)  # noqa: PT017  # a switch without its address
+        return
+    old, new = values_of(TEXT), values_of(after)
+    assert new.get(key) == value
+    assert {k: v for k, v in old.items() if k != key} == {k: v for k, v in new.items() if k != key}
+    assert after.count("#") >= TEXT.count("#") - 1
+
+
+def test_the_example_keeps_its_comments() -> None:
+    after = edit_config(EXAMPLE, [Change("lease_time", "300"), Change("switches[1].off_time", "9")])
+    assert len(changed(EXAMPLE, after)) == 3
