@@ -39,7 +39,7 @@ case $password in *$'\n'*) die "a password has one line" ;; esac
 # options_hash: what the file depends on, so that the second run knows that it is done. Kept in the cache and not beside
 # the file, as that folder is open to the network and a short password could be guessed from it.
 options_hash() {
-    { printf '%s\n' "$kernel" "$password" "${ssh_key_text:-}" "${PACKAGES[@]}"; cat "$0" "$AGENT"; } | sha256sum | cut -d' ' -f1
+    { printf '%s\n' "$kernel" "$password" "${ssh_key_text:-}" "${PACKAGES[@]}"; cat "$0" "$AGENT" "$HERE/piman-agent.service"; } | sha256sum | cut -d' ' -f1
 }
 
 # write_overlay FOLDER: the files that make this Debian a Pi of ours.
@@ -62,20 +62,7 @@ UseDomains=yes
 # The name comes with systemd.hostname= on the kernel's command line.
 UseHostname=no
 UNIT
-    cat >"$1/etc/systemd/system/piman-agent.service" <<'UNIT'
-[Unit]
-Description=Piman node agent (load as JSON on port 3000)
-After=network.target
-
-[Service]
-ExecStart=/usr/bin/python3 /opt/piman/monitoring_server.py
-DynamicUser=yes
-Restart=always
-RestartSec=5
-
-[Install]
-WantedBy=multi-user.target
-UNIT
+    cp "$HERE/piman-agent.service" "$1/etc/systemd/system/piman-agent.service"
     cat >"$1/etc/systemd/system/piman-ssh-keys.service" <<'UNIT'
 [Unit]
 Description=Host keys of ssh, made on the first boot
