@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from utility.drivers import Detection
-from utility.power_rules import Guard, fits, needed, outcome, ranges, refusal, total_supply
+from utility.power_rules import Guard, Patience, fits, needed, outcome, ranges, refusal, total_supply
 from utility.switches import Neighbour, Port, PowerSupply
 
 PORT = Port(3, "p3", index=(1, 3), admin_on=True, detection=Detection.DELIVERING, link=True)
@@ -78,12 +78,14 @@ def test_total_supply_takes_the_best_that_is_known() -> None:
         (PORT, replace(PORT, detection=Detection.UNKNOWN), 0, "power-cycled"),
         (PORT, replace(PORT, link=False), 11, ""),
         (PORT, replace(PORT, link=False), 21, "on, but no link after 20 s"),
-        (replace(PORT, link=False), replace(PORT, link=False), 0, "power-cycled"),
+        (replace(PORT, link=False), PORT, 0, "power-cycled"),
+        (replace(PORT, link=False), replace(PORT, link=False), 4, ""),
+        (replace(PORT, link=None), replace(PORT, link=None), 5, "power-cycled"),
         (replace(PORT, detection=Detection.SEARCHING), PORT, 0, "on; nothing took power there before"),
     ],
 )
 def test_outcome(before: Port, now: Port, age: float, text: str) -> None:
-    assert outcome(before, now, age, (10, 20)) == text
+    assert outcome(before, now, age, Patience(start=5)) == text
 
 
 def test_ranges() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from utility.drivers import Detection
-from utility.power_rules import Guard, by_number, fits, outcome, ranges, refusal, total_supply
+from utility.power_rules import Guard, Patience, by_number, fits, outcome, ranges, refusal, total_supply
 from utility.switches import PoeSwitch, Port, PowerSupply, SwitchError
 
 log = logging.getLogger("piman.power_cycle")
@@ -28,7 +28,7 @@ RETRY_PAUSE = 2.0
 POLL = 0.5  # between two looks at a port
 READ_BACK_TIME = 3.0  # for an order to be seen in what the switch says
 DETECTION_TIME = 10.0  # for a port to stop delivering after off, to deliver again after on
-LINK_TIME = 20.0  # for the link to come back after on: a board's firmware has to wake first
+START_TIME = 5.0  # that a board without a link is taken to start, where power is short
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,13 +401,14 @@ class _Cycle:
         except SwitchError as error:  # it is busy: its ports are as they were, and no younger
             log.debug("%s", error)
             seen = {number: start.now for number, start in self.starting.items()}
+        patience = Patience(DETECTION_TIME, start=START_TIME if self._supplies else 0.0)
         for number, start in list(self.starting.items()):
             start.now = seen[number]
             delivers = start.now.detection == Detection.DELIVERING
             if delivers and not start.told and start.before.detection != Detection.SEARCHING:
                 start.told = True
                 self.tell(number, "delivering power")
-            text = outcome(start.before, start.now, self.clock() - start.since, (DETECTION_TIME, LINK_TIME))
+            text = outcome(start.before, start.now, self.clock() - start.since, patience)
             if text:
                 self.outcomes[number] = text
                 del self.starting[number]

@@ -83,20 +83,25 @@ def total_supply(budget: int, ports: Sequence[Port], supplies: Sequence[PowerSup
     return PowerSupply(frozenset(port.number for port in ports), budget, taken)
 
 
-def outcome(before: Port, now: Port, age: float, patience: tuple[float, float]) -> str:
-    """What has become of a port `age` seconds after it was turned on; empty: not settled yet.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds for power to be taken, for a link to come back, and for one to come where there was none before."""
 
-    `patience` is for power to be taken, and for the link to come back where there was one.
-    """
+    power: float = 10.0
+    link: float = 20.0  # a board's firmware has to wake first
+    start: float = 0.0
+
+
+def outcome(before: Port, now: Port, age: float, patience: Patience) -> str:
+    """What has become of a port `age` seconds after it was turned on; empty: not settled yet."""
     if before.detection == Detection.SEARCHING:
         return "on; nothing took power there before"
-    for_power, for_link = patience
     if now.detection not in {Detection.DELIVERING, Detection.UNKNOWN}:
         doing = now.detection.name.lower().replace("_", " ")
-        return f"on, but nothing takes power there ({doing})" if age > for_power else ""
+        return f"on, but nothing takes power there ({doing})" if age > patience.power else ""
     if before.link and not now.link:
-        return f"on, but no link after {for_link:g} s" if age > for_link else ""
-    return "power-cycled"
+        return f"on, but no link after {patience.link:g} s" if age > patience.link else ""
+    return "power-cycled" if now.link or age >= patience.start else ""
 
 
 def by_number(ports: Iterable[Port]) -> Mapping[int, Port]:
