@@ -19,7 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utility.config import ConfigError, load_config
-from utility.hosts import HEADER, UNASSIGNED, Host, Hosts, Plan, parse_hosts, parse_mac
+from utility.hosts import (
+    HEADER,
+    UNASSIGNED,
+    Host,
+    HostChange,
+    Hosts,
+    Plan,
+    edit_hosts,
+    hosts_digest,
+    parse_hosts,
+    parse_mac,
+    with_last_seen,
+)
 
 ROOT = Path(__file__).parent.parent
 A, B, C = "b8:27:eb:00:00:0a", "b8:27:eb:00:00:0b", "b8:27:eb:00:00:0c"
@@ -597,3 +609,90 @@ def test_a_file_that_changes_all_the_time_is_not_written(tmp_path: Path, monkeyp
     monkeypatch.setattr(Hosts, "_replace", lambda _hosts, _data: False)
     with pytest.raises(OSError, match="by others"):
         hosts.add("b8:27:eb:00:00:02")
+
+
+# --------------------------------------------------------------------------------------------------- edits by the page
+
+MESSY = b"""# ours
+B8-27-EB-00-00-01 ; 172.30.4.13 ; pi1 ; 7  # the first
+broken line
+
+b8:27:eb:00:00:02;172.30.4.14
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [
+        (
+            HostChange("edit", "b8:27:eb:00:00:01", "172.30.4.20"),
+            MESSY.replace(b"172.30.4.13", b"172.30.4.20"),
+        ),
+        (HostChange("edit", "b8:27:eb:00:00:01", hostname="new"), MESSY.replace(b"pi1", b"new")),
+        (HostChange("edit", "b8:27:eb:00:00:01", "", ""), MESSY.replace(b"172.30.4.13 ; pi1", b"0.0.0.0 ; ")),
+        (HostChange("edit", "b827eb000002", hostname="x"), MESSY.replace(b"4.14", b"4.14;x")),
+        (HostChange("remove", "b8:27:eb:00:00:02"), MESSY.replace(b"b8:27:eb:00:00:02;172.30.4.14\n", b"")),
+        (HostChange("add", "B8:27:EB:00:00:03"), MESSY + b"b8:27:eb:00:00:03;0.0.0.0;;0\n"),
+        (HostChange("add", "b8:27:eb:00:00:03", "172.30.4.9", "c"), MESSY + b"b8:27:eb:00:00:03;172.30.4.9;c;0\n"),
+    ],
+)
+def test_one_line_changes_and_the_others_stay(change: HostChange, after: bytes) -> None:
+    assert edit_hosts(MESSY, [change]) == after
+
+
+def test_a_line_is_added_after_one_without_an_end() -> None:
+    assert edit_hosts(b"# x", [HostChange("add", "b8:27:eb:00:00:03")]) == b"# x\nb8:27:eb:00:00:03;0.0.0.0;;0\n"
+    assert edit_hosts(b"", [HostChange("add", "b8:27:eb:00:00:03")]) == b"b8:27:eb:00:00:03;0.0.0.0;;0\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (HostChange("add", "b8:27:eb:00:00:01"), "is in line 2 already"),
+        (HostChange("edit", "b8:27:eb:00:00:09"), "is not in hosts.csv"),
+        (HostChange("remove", "nonsense"), "no MAC"),
+    ],
+)
+def test_edits_that_cannot_be(change: HostChange, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        edit_hosts(MESSY, [change])
+
+
+def test_a_digest_that_last_seen_does_not_change() -> None:
+    seen = MESSY.replace(b"; 7  #", b"; 99  #")
+    assert hosts_digest(seen) == hosts_digest(MESSY)
+    assert hosts_digest(MESSY.replace(b"pi1", b"pi2")) != hosts_digest(MESSY)
+    assert hosts_digest(MESSY + b"#;a;b;c\n") != hosts_digest(MESSY)
+    old = MESSY.replace(b"pi1", b"new") + b"b8:27:eb:00:00:02;;x\n"
+    merged = with_last_seen(old, seen + b"b8:27:eb:00:00:02;;;5\n")
+    assert merged == old.replace(b"; 7  #", b"; 99  #").replace(b";;x\n", b";;x;5\n")
+
+
+def test_a_rewrite_mends_a_broken_file_and_refuses_to_break_one(path: Path) -> None:
+    path.write_bytes(b"b8:27:eb:00:00:01;172.30.4.13;pi1;0\n")
+    hosts = Hosts(path, PLAN)
+    with pytest.raises(ConfigError, match="nonsense"):
+        hosts.rewrite(lambda data: data + b"nonsense\n")
+    assert hosts.problems_of(b"nonsense\n")
+    assert not hosts.problems_of(b"")
+    path.write_bytes(b"nonsense\n")
+    assert hosts.check()
+    assert hosts.rewrite(lambda _data: b"b8:27:eb:00:00:02;0.0.0.0;pi2;0\n") == b"nonsense\n"
+    assert hosts.named("pi2")
+    assert b"0.0.0.0" not in path.read_bytes()
+
+
+def test_a_rewrite_begins_anew_where_another_wrote_meanwhile(path: Path) -> None:
+    path.write_bytes(b"b8:27:eb:00:00:01;172.30.4.13;pi1;0\n")
+    hosts = Hosts(path, PLAN)
+    times = iter(range(100))
+
+    def make(data: bytes, others: int) -> bytes:
+        if next(times) < others:
+            path.write_bytes(data + b"# another\n")
+        return data + b"# ours\n"
+
+    hosts.rewrite(lambda data: make(data, 1))
+    assert path.read_bytes().endswith(b"# another\n# ours\n")
+    with pytest.raises(OSError, match="by others all the time"):
+        hosts.rewrite(lambda data: make(data, 100))

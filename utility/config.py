@@ -241,14 +241,17 @@ class Config:
         return tuple(a for switch in self.switches for a in switch.pi_addresses if a is not None)
 
 
-def load_config(path: Path, env_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+def load_config(
+    path: Path, env_file: Path | None = None, environ: Mapping[str, str] | None = None, data: bytes | None = None
+) -> Config:
     """Read config.yaml, .env and the environment; raises ConfigError with every problem.
 
-    `env_file` None: the .env beside config.yaml, which may be missing. `environ` None: the process's.
+    `env_file` None: the .env beside config.yaml, which may be missing. `environ` None: the process's. `data` is read in
+    place of what is in the file, to try it.
     A PIMAN_ variable's relative path starts at the .env file's folder, or at the current one.
     """
     environ = os.environ if environ is None else environ
-    sheet = _Sheet(path)
+    sheet = _Sheet(path, data)
     _read_env_file(sheet, path.parent / ".env" if env_file is None else env_file, env_file is not None)
     for name in environ:
         if environ[name] and (name in _VARIABLES or _SWITCH_VARIABLE.fullmatch(name)):
@@ -336,7 +339,7 @@ class _Given:
         try:
             return kind(self.text)
         except ValueError as error:
-            if _is_secret(self.place.key):
+            if is_secret(self.place.key):
                 raise ValueError(f"{error} (the value is a secret and not shown)") from None
             raise ValueError(f"found {_shown(self.text)}; {error}") from None
 
@@ -344,8 +347,9 @@ class _Given:
 class _Sheet:
     """What is known while the files are read: the problems, the variables, and where each value was found."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self.path = path
+        self.data = data  # what to read in the file's place
         self.problems: list[Problem] = []
         self.variables: dict[str, _Given] = {}
         self.places: dict[str, _Place] = {}
@@ -366,7 +370,7 @@ def _last(key: str) -> str:
     return key.rpartition(".")[2].partition("[")[0]
 
 
-def _is_secret(key: str) -> bool:
+def is_secret(key: str) -> bool:
     """Whether the value of a key, by its path, or of a variable is one that is not shown."""
     of_switch = _SWITCH_VARIABLE.fullmatch(key)
     return key in _SECRET_VARIABLES or _last(of_switch[2].lower() if of_switch else key) in _SECRET_KEYS
@@ -415,7 +419,7 @@ def _is_unknown(name: str) -> bool:
 def _read_text(sheet: _Sheet, path: Path, wanted: bool = True) -> str:
     """A file's text, or a problem and "". `wanted`: it is a problem that there is none."""
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if sheet.data is None or path != sheet.path else sheet.data
     except (FileNotFoundError, NotADirectoryError):
         if wanted:
             sheet.problem(_Place(path, 0, ""), "does not exist")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import re
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -149,6 +150,76 @@ def parse_hosts(data: bytes, plan: Plan, path: Path, before: Table | None = None
     if reading.problems:
         raise ConfigError(tuple(sorted(reading.problems, key=lambda problem: problem.line)))
     return reading.table
+
+
+@dataclass(frozen=True, slots=True)
+class HostChange:
+    """What a line shall be: of the Pi `mac`, or of a new one. A field that is None stays as it is.
+
+    action   "add", "edit" or "remove"
+    """
+
+    action: str
+    mac: str
+    address: str | None = None
+    hostname: str | None = None
+
+
+def edit_hosts(data: bytes, changes: Iterable[HostChange]) -> bytes:
+    """The content with lines changed, added at its end, or gone; the others as they were. ValueError says why not.
+
+    Whether it is good then is for `parse_hosts` to say: broken lines stay what they are.
+    """
+    lines = data.decode(errors="surrogateescape").splitlines(keepends=True)
+    for change in changes:
+        mac = parse_mac(change.mac)
+        numbers = [number for number, line in enumerate(lines) if _mac_in(line) == mac]
+        if change.action == "add":
+            if numbers:
+                raise ValueError(f"{mac} is in line {numbers[0] + 1} already")
+            if lines and not lines[-1].endswith("\n"):
+                lines[-1] += "\n"
+            lines.append(f"{mac};{change.address or UNASSIGNED};{change.hostname or ''};0\n")
+            continue
+        if not numbers:
+            raise ValueError(f"{mac} is not in hosts.csv")
+        if change.action == "remove":
+            del lines[numbers[0]]
+            continue
+        for index, text in ((1, change.address), (2, change.hostname)):
+            if text is not None:
+                lines[numbers[0]] = _with_field(lines[numbers[0]], index, text or ("" if index == 2 else "0.0.0.0"))
+    return "".join(lines).encode(errors="surrogateescape")
+
+
+def _mac_in(line: str) -> str:
+    """The MAC that a line begins with; empty where it is none."""
+    try:
+        return parse_mac(line.partition("#")[0].partition(";")[0].strip("\ufeff \t\r\n"))
+    except ValueError:
+        return ""
+
+
+def hosts_digest(data: bytes) -> str:
+    """A hash of what a human wrote: the same for two contents that differ in last_seen alone."""
+    text = re.sub(r"(?m)^([^#;\n]*;[^#;\n]*;[^#;\n]*);[^#\n]*", r"\1", data.decode(errors="surrogateescape"))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def with_last_seen(data: bytes, newer: bytes) -> bytes:
+    """The content `data` with last_seen as it is in `newer`, where a Pi was seen since `data` was read."""
+    seen: dict[str, str] = {}
+    for line in newer.decode(errors="surrogateescape").splitlines():
+        mac, fields = _mac_in(line), line.partition("#")[0].split(";")
+        if mac and len(fields) == 4 and _TIME.fullmatch(fields[3].strip()):
+            seen[mac] = fields[3].strip()
+    lines = data.decode(errors="surrogateescape").splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        fields = line.partition("#")[0].split(";")
+        when = seen.get(_mac_in(line))
+        if when is not None and len(fields) in (3, 4):
+            lines[number] = _with_field(line, 3, when)
+    return "".join(lines).encode(errors="surrogateescape")
 
 
 class _Reading:
@@ -383,6 +454,31 @@ class Hosts:
                     return table.by_mac[mac]
             raise OSError(errno.EBUSY, f"{self.path} is being written by others all the time")
 
+    def rewrite(self, make: Callable[[bytes], bytes]) -> bytes:
+        """Put what `make` makes of the file's content in its place, picked addresses in it. Durable when it returns.
+
+        The content before. ConfigError where the new one is wrong, OSError where it cannot be written, and what `make`
+        raises; `make` is called again where another wrote meanwhile.
+        """
+        with self._lock:
+            for _ in range(5):
+                self._refresh()
+                before = self.path.read_bytes()
+                table = parse_hosts(make(before), self._plan, self.path, self._table)
+                data = table.encode()
+                if self._replace(data):
+                    self._take_over(table, data)
+                    return before
+            raise OSError(errno.EBUSY, f"{self.path} is being written by others all the time")
+
+    def problems_of(self, data: bytes) -> tuple[Problem, ...]:
+        """What would be wrong with the file if that were in it."""
+        try:
+            parse_hosts(data, self._plan, self.path, self._table)
+        except ConfigError as error:
+            return error.problems
+        return ()
+
     # ---- below: with the lock held, or in the constructor
 
     def _save_picks(self) -> None:
@@ -452,7 +548,7 @@ class Hosts:
         target = self.path.resolve()
         try:
             if not target.exists():
-                _write_file(target, HEADER.encode(), None, lambda: True)
+                write_file(target, HEADER.encode(), None, lambda: True)
             for left in target.parent.glob(f".{glob.escape(target.name)}.*.new"):
                 if time.time() - left.stat().st_mtime > 60:  # younger: another process may be at it
                     left.unlink()
@@ -464,7 +560,7 @@ class Hosts:
     def _replace(self, data: bytes) -> bool:
         """Put `data` in the file's place, unless the file is no longer the one that was read."""
         target = self.path.resolve()  # a symlink stays one
-        if not _write_file(target, data, target.stat(), lambda: _stamp(target) == self._stamp):
+        if not write_file(target, data, target.stat(), lambda: _stamp(target) == self._stamp):
             return False
         self._data = data
         self._stamp = _stamp(target)
@@ -478,7 +574,7 @@ def _stamp(path: Path) -> _Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _write_file(target: Path, data: bytes, like: os.stat_result | None, still: Callable[[], bool]) -> bool:
+def write_file(target: Path, data: bytes, like: os.stat_result | None, still: Callable[[], bool]) -> bool:
     """Replace a file in one step, durable, with owner and mode of `like`; False: not done, as `still` said no."""
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
     temporary = Path(name)
