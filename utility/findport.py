@@ -113,10 +113,10 @@ def search_switch(switch: PoeSwitch, mac: str, vlans: Sequence[int] = (), *, tho
     agent = switch.agent
     tables = Tables(agent, switch.driver, vlans)
     places = tables.search(mac) if thorough else tables.find(mac)
-    found = [_look(switch.switch, agent, tables, place) for place in places]
+    found = [_look(switch.switch, agent, tables, place, mac) for place in places]
     if any(not each.is_trunk for each in found):
         face = {port.if_index: port for port in switch.ports() if port.if_index is not None}
-        found = [each if each.is_trunk else _on_face(each, face.get(each.if_index)) for each in found]
+        found = [each if each.is_trunk else _on_face(each, face.get(each.if_index), mac) for each in found]
     return found
 
 
@@ -125,34 +125,34 @@ def _search_face(switch: PoeSwitch, mac: str) -> list[Sighting]:
     macs = switch.macs()
     ports = {port.number: port for port in switch.ports()} if any(mac in each for each in macs.values()) else {}
     return [
-        _on_face(Sighting(switch.switch, number, 0, "", len(macs[number])), port)
+        _on_face(Sighting(switch.switch, number, 0, "", len(macs[number])), port, mac)
         for number, port in ports.items()
         if mac in macs.get(number, ())
     ]
 
 
-def _look(switch: Switch, agent: Snmp, tables: Tables, place: Place) -> Sighting:
+def _look(switch: Switch, agent: Snmp, tables: Tables, place: Place, mac: str) -> Sighting:
     """What is at the other end of that place, and how many are there."""
     interfaces = Interfaces({place.if_index: place.if_name}, {place.if_index: place.if_type} if place.if_type else {})
     seen = Sighting(switch, 0, place.if_index, place.if_name, is_socket=interfaces.is_socket(place.if_index))
     if not seen.is_socket:
         return seen
     neighbour = neighbour_at(agent, place)
-    if neighbour is not None and neighbour.forwards:
+    if neighbour is not None and neighbour.forwards and neighbour.mac != mac:
         return replace(seen, neighbour=neighbour.label)
     return replace(seen, macs_on_port=tables.count(place, TRUNK_MACS))
 
 
-def _on_face(seen: Sighting, port: Port | None) -> Sighting:
+def _on_face(seen: Sighting, port: Port | None, mac: str) -> Sighting:
     if port is None:
         return seen
-    neighbour = port.neighbour.label if port.neighbour and port.neighbour.forwards else ""
+    leads_on = port.neighbour and port.neighbour.forwards and port.neighbour.mac != mac
     return replace(
         seen,
         port=port.number,
         if_index=port.if_index or seen.if_index,
         if_name=port.if_name or port.label or seen.if_name,
-        neighbour=neighbour,
+        neighbour=port.neighbour.label if port.neighbour and leads_on else "",
         face=port,
     )
 

@@ -231,10 +231,12 @@ class SnmpSwitch:
         if self._driver is None:
             rows = (*self.switch.drivers, *DRIVERS, STANDARD)
             named = [row for row in rows if row.name == self.switch.driver]
-            self._driver = named[0] if named else driver_for(self._object_id(), rows)
+            self._driver = named[0] if named else driver_for(self.object_id, rows)
         return self._driver
 
-    def _object_id(self) -> Oid | None:
+    @property
+    def object_id(self) -> Oid | None:
+        """The number that the maker gave to this kind of switch."""
         asked = (*OBJECTS["sysObjectID"], 0)
         value = self.agent.get([asked])[asked]
         return value if isinstance(value, tuple) else None
