@@ -45,16 +45,18 @@ def test_a_recorded_switch_is_the_same_switch(tmp_path: Path, family: str, numbe
         with SnmpSwitch(Switch(0, IPv4Address(live))) as asked:
             faces, seen = asked.ports(), find_port(PI, [asked])
     played = {port: Device((f"02:00:00:00:01:{port:02x}",)) for port in range(1, 99)}
-    with FamilySwitch("standard", tmp_path / "again", again, record=parse_record(text), devices=played):
-        with SnmpSwitch(Switch(0, IPv4Address(again))) as asked:
-            assert [plain(port) for port in asked.ports()] == [plain(port) for port in faces]
-            (found,) = find_port(PI, [asked])
-            assert (found.port, found.if_index, found.if_name) == (seen[0].port, seen[0].if_index, seen[0].if_name)
-            (trunk,) = find_port(OTHERS[0], [asked])
-            assert trunk.is_trunk
-            port = next(port for port in asked.ports() if port.number == found.port)
-            asked.turn(port, on=False)
-            assert asked.look([port])[0].admin_on is False
+    with (
+        FamilySwitch("standard", tmp_path / "again", again, record=parse_record(text), devices=played),
+        SnmpSwitch(Switch(0, IPv4Address(again))) as asked,
+    ):
+        assert [plain(port) for port in asked.ports()] == [plain(port) for port in faces]
+        (found,) = find_port(PI, [asked])
+        assert (found.port, found.if_index, found.if_name) == (seen[0].port, seen[0].if_index, seen[0].if_name)
+        (trunk,) = find_port(OTHERS[0], [asked])
+        assert trunk.is_trunk
+        port = next(port for port in asked.ports() if port.number == found.port)
+        asked.turn(port, on=False)
+        assert asked.look([port])[0].admin_on is False
     assert it.name in text
 
 
@@ -63,8 +65,10 @@ def test_an_anonymous_record_plays_too(tmp_path: Path) -> None:
     with FamilySwitch("procurve", tmp_path / "live", live, devices={5: Device((PI,))}, name="rack-a"):
         text = recorded(live, Disguise(anonymise=True))
     assert "rack-a" not in text
-    with FamilySwitch("standard", tmp_path / "again", again, record=parse_record(text)):
-        with SnmpSwitch(Switch(0, IPv4Address(again))) as asked:
-            macs = asked.macs()
+    with (
+        FamilySwitch("standard", tmp_path / "again", again, record=parse_record(text)),
+        SnmpSwitch(Switch(0, IPv4Address(again))) as asked,
+    ):
+        macs = asked.macs()
     assert [number for number, each in macs.items() if any(mac.startswith("b8:27:eb") for mac in each)] == [5]
     assert PI not in str(macs)
