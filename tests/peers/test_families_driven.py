@@ -21,6 +21,7 @@ from lab.families import FAMILIES, Quirks
 from lab.switch import Access, Device, FamilySwitch
 from utility.config import SnmpAccess, Switch
 from utility.drivers import Detection
+from utility.findport import choose_edge, find_port
 from utility.power_cycle import Left, PortResult, power_cycle, restore_ports, set_power
 from utility.power_rules import Guard
 from utility.switches import PoeSwitch, SwitchError, open_switch
@@ -166,6 +167,68 @@ def test_restart(start: Start, row: Row) -> None:
     assert off.detection != Detection.DELIVERING
     assert restore_ports(poe, [Left(row.number, row.index, row.on)]) == [PortResult(row.number, ok=True, text="on")]
     assert poe.ports()[row.number - 1].setting == row.on
+
+
+@ALL
+def test_findport(start: Start, row: Row) -> None:
+    """In a VLAN of its own where a family shows one VLAN at a time; an uplink sees other MACs."""
+    vlan = 10 if row.family == "cisco-ios" else 1
+    lab, poe = start_row(start, row, vlan=vlan)
+    others = tuple(f"02:00:00:00:01:0{number}" for number in range(4))
+    lab.plug(len(lab.sockets), Device(others, needs_power=False, vlan=1))
+    lab.plug(1, Device(("b8:27:eb:00:00:01", "b8:27:eb:00:00:02")))
+    (seen,) = find_port(PI, [poe])
+    assert (seen.port, seen.if_index, seen.if_name, seen.macs_on_port) == (row.number, row.if_index, row.label, 1)
+    assert not seen.is_trunk
+    assert seen.face == poe.ports()[row.number - 1]
+    assert [found.port for found in find_port("b8:27:eb:00:00:02", [poe])] == [1]
+    (uplink,) = find_port(others[2], [poe])
+    assert (uplink.is_trunk, uplink.port) == (True, 0)
+    assert find_port("b8:27:eb:00:00:99", [poe]) == []
+
+
+@pytest.mark.parametrize("family", ["huawei", "cisco-sb", "comware"])
+def test_findport_where_interfaces_are_in_the_forwarding_table(start: Start, family: str) -> None:
+    row = next(row for row in ROWS if row.family == family)
+    lab, poe = start_row(start, row, quirks=Quirks(fdb_ifindex=True, no_qbridge=True))
+    for number in range(1, 5):
+        lab.plug(number, Device((f"b8:27:eb:00:01:{number:02x}",)))
+    assert [seen.port for seen in find_port(PI, [poe])] == [row.number]
+    assert [seen.port for seen in find_port("b8:27:eb:00:01:03", [poe])] == [3]
+    assert poe.macs()[row.number] == {PI}
+
+
+def test_findport_over_three_switches_in_a_chain(start: Start) -> None:
+    """The first and the second see the Pi through a trunk; the last has it. One is slow, one falls over GETBULK."""
+    mac = "02:00:00:00:00:0{}".format
+    first, one = start("procurve", ports=4, name="one", mac=mac(1), quirks=Quirks(delay=0.005))
+    second, two = start("comware", ports=4, name="two", mac=mac(2))
+    pis = {2: Device((PI,)), 3: Device(("b8:27:eb:00:00:03",))}
+    quirks = Quirks(bulk_silence=0.5)
+    third, three = start("dlink", ports=4, name="three", mac=mac(3), quirks=quirks, devices=pis)
+    first.connect(5, second, 5)
+    second.connect(6, third, 5)
+    switches = [replace_index(poe, number) for number, poe in enumerate((one, two, three))]
+    sightings = find_port(PI, switches)
+    assert [(seen.switch.index, seen.port, seen.is_trunk) for seen in sightings] == [
+        (2, 2, False), (0, 0, True), (1, 0, True),
+    ]  # fmt: skip
+    assert choose_edge(sightings) == sightings[0]
+    assert {seen.neighbour for seen in sightings[1:]} == {"two port GigabitEthernet1/0/5", "three port 1/5"}
+    assert choose_edge(sightings[1:]) is None
+
+
+def replace_index(poe: PoeSwitch, number: int) -> PoeSwitch:
+    """The same as the switch with that number in config.yaml."""
+    poe.switch = replace(poe.switch, index=number)
+    return poe
+
+
+def test_a_mac_that_two_switches_claim_is_not_guessed(start: Start) -> None:
+    (_, one), (_, two) = (start(family, devices={3: Device((PI,))}) for family in ("procurve", "netgear"))
+    sightings = find_port(PI, [one, replace_index(two, 1)])
+    assert [(seen.switch.index, seen.port) for seen in sightings] == [(0, 3), (1, 3)]
+    assert choose_edge(sightings) is None
 
 
 def test_cisco_gets_its_static_power_back(start: Start) -> None:
