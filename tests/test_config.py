@@ -165,7 +165,7 @@ web: {address: [0.0.0.0, "::1"], names: Rack.example.org, tls: on, certificate: 
 def test_every_key(folder: Path) -> None:
     config = load(FULL)
     lower, upper = config.switches
-    assert (lower.address, lower.name, lower.off_time, lower.driver) == (ip("10.7.0.9"), "lower", 2.5, "snmp")
+    assert (lower.address, lower.name, lower.off_time, lower.driver) == (ip("10.7.0.9"), "lower", 2.5, "auto")
     assert lower.protected_ports == {1, 3, 4, 5}
     assert lower.snmp == SnmpAccess("1", "r7", "w", 1161, 0.5, 0)
     assert lower.pi_addresses == (ip("10.7.1.1"),)
@@ -658,7 +658,7 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ('"a\\nb": 5', "'a\\nb': unknown key; known here: " + ", ".join(
             ("private_number, server_address, subnet_mask, interface, switch_count, lease_time, router, dns, domain",
              "ntp_servers, dhcp_mode, reply_delay, unknown_pis, pool, serve_firmware_updates, local_stratum",
-             "ntp_rate_limit, boot_dir, image, state_dir, log_dir, services, switches, subnets, ports, snmp",
+             "ntp_rate_limit, boot_dir, image, state_dir, log_dir, services, switches, drivers, subnets, ports, snmp",
              "monitoring, web"))),
         ("interface: eth1", "interface: given twice; first in line 4"),
         ("router: 172.30.5.1", "router: 172.30.5.1 is outside 172.30.4.0/24; give an address of that network"),
@@ -829,7 +829,11 @@ def test_a_pi_on_the_router_or_on_a_variable(folder: Path) -> None:
         ),
         (
             "switches:\n - {address: 172.30.4.9, driver: aruba}",
-            "6: switches[0].driver: found 'aruba'; only snmp so far",
+            (
+                "6: switches[0].driver: found 'aruba'; expected auto or snmp or cisco-ios or cisco-sb or procurve"
+                " or aos-cx or comware or netgear or tplink or mikrotik or zyxel or juniper or huawei or dlink"
+                " or unifi-switch or standard or exec or unifi or routeros"
+            ),
         ),
         (
             "switches:\n - {address: 172.30.4.9, name: a}\n - {address: 172.30.4.8, name: A}",

@@ -21,7 +21,19 @@ from urllib.parse import urlsplit
 import yaml
 from dotenv.parser import parse_stream
 
-from utility.drivers import Driver
+from utility.drivers import (
+    DRIVERS,
+    FDB_MODES,
+    INDEX_RULES,
+    SOURCES,
+    STANDARD,
+    Detection,
+    Driver,
+    Oid,
+    Supply,
+    Watts,
+    oid,
+)
 from utility.rules import (
     BUILT_IN,
     SHORT_NAMES,
@@ -90,6 +102,28 @@ class SnmpAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class Commands:
+    """Of `driver: exec`: what a shell runs, with {port} and {address} filled in. `status` prints on or off."""
+
+    on: str
+    off: str
+    status: str
+    ports: int  # how many there are, from 1 on
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """Of `driver: unifi` and `driver: routeros`: whose web interface is asked."""
+
+    url: str  # https://host[:port]
+    user: str
+    password: str = field(default="", repr=False)
+    site: str = "default"  # of UniFi
+    fingerprint: str = ""  # SHA-256 of its certificate, where nobody vouches for that; hexadecimal, no colons
+
+
+@dataclass(frozen=True, slots=True)
 class Switch:
     """A PoE switch. `index` is its place in config.yaml, from 0."""
 
@@ -101,8 +135,10 @@ class Switch:
     off_time: float = 5.0
     power_budget: float = 0.0  # watts that all its ports may take together; 0: as the switch says itself
     protected_ports: frozenset[int] = frozenset()
-    driver: str = "snmp"  # as it says what it is; or the name of a row of drivers.py or of config.yaml's `drivers:`
-    drivers: tuple[Driver, ...] = ()  # those of config.yaml
+    driver: str = "auto"  # SNMP, as it says what it is; or the name of a driver, which is one of HOW for other ways
+    drivers: tuple[Driver, ...] = ()  # the rows of config.yaml, which go before those of drivers.py
+    commands: Commands | None = None  # of exec
+    controller: Controller | None = None  # of unifi, routeros
 
 
 Pool = tuple[IPv4Address, IPv4Address]  # first and last
@@ -271,7 +307,7 @@ _TOP = (
     "domain", "ntp_servers", "dhcp_mode", "reply_delay", "unknown_pis", "pool", "serve_firmware_updates",
     "local_stratum", "ntp_rate_limit", "boot_dir", "image", "state_dir", "log_dir", "services",
 )  # fmt: skip
-_TOP_SECTIONS = ("switches", "subnets", "ports", "snmp", "monitoring", "web")
+_TOP_SECTIONS = ("switches", "drivers", "subnets", "ports", "snmp", "monitoring", "web")
 _SUBNET = ("network", "subnet_mask", "router", "lease_time", "dns", "domain", "ntp_servers", "pool")
 _PORTS = tuple(each.name for each in fields(Ports))
 _SNMP = tuple(each.name for each in fields(SnmpAccess))
@@ -281,7 +317,24 @@ _RULE = ("name", "when", "severity", "enabled", "only")
 _CHANNEL = ("type", "name", "url", "to", "from", "server", "security", "user", "path", "severity", "resolved")
 _HEALING = tuple(each.name for each in fields(Healing) if each.name != "dry_run")
 _WEB = ("address", "names", "tls", "certificate", "key")
-_SWITCH = ("name", "pi_addresses", "snmp", "off_time", "driver", "protected_ports")
+_SWITCH = (
+    "name", "pi_addresses", "snmp", "off_time", "power_budget", "driver", "exec", "unifi", "routeros",
+    "protected_ports",
+)  # fmt: skip
+_DRIVER = (
+    "object_id", "like", "admin", "on", "off", "also_on", "index", "detection", "states", "power_class", "class_zero",
+    "watts", "watts_unit", "watts_source", "watts_by_port", "capacity", "capacity_unit", "consumption",
+    "consumption_unit", "fdb", "read_only",
+)  # fmt: skip
+_STATES = {
+    "disabled": Detection.DISABLED,
+    "searching": Detection.SEARCHING,
+    "delivering": Detection.DELIVERING,
+    "fault": Detection.FAULT,
+}
+_EXEC = tuple(each.name for each in fields(Commands))
+_CONTROLLER = ("server", "user", "site", "fingerprint")
+HOW = ("exec", "unifi", "routeros")  # the drivers that are not SNMP
 SERVICES = ("dhcp", "tftp", "hello", "ntp", "web", "monitoring")
 MAX_POOL = 0xFFFF
 
@@ -290,8 +343,10 @@ _SECRET_KEYS = frozenset(
     {"read_community", "write_community", *_PASSWORDS, "channels", "url", "slack_webhook", "web_password"}
 )
 _ALERT_SECRETS = ("slack_webhook", "smtp_password", "webhook_token")
+_CONTROLLER_SECRETS = ("unifi_password", "routeros_password")
 _SECRET_VARIABLES = frozenset(
     {
+        *(f"PIMAN_{key.upper()}" for key in _CONTROLLER_SECRETS),
         *(f"PIMAN_SNMP_{key.upper()}" for key in ("read_community", "write_community", *_PASSWORDS)),
         *(f"PIMAN_{key.upper()}" for key in _ALERT_SECRETS),
         "PIMAN_WEB_PASSWORD",
@@ -836,10 +891,38 @@ def _board(text: str) -> str:
     return text.lower()
 
 
-def _driver(text: str) -> str:
-    if text != "snmp":
-        raise ValueError("only snmp so far")
+def _oid(text: str) -> Oid:
+    """`1.3.6.1.2.1.105.1.1.1.3` or `.1.3...`"""
+    if not re.fullmatch(r"\.?[0-2](\.[0-9]{1,10}){2,64}", text):
+        raise ValueError("expected an OID in numbers, like 1.3.6.1.2.1.105.1.1.1.3")
+    return oid(text.lstrip("."))
+
+
+def _state(text: str) -> int | str:
+    """What stands in a switch's column: a number, or a word."""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text.lower()
+
+
+def _command(text: str) -> str:
+    stray = re.search(r"\{(?!port\}|address\})[a-z_]+\}", text)
+    if stray:
+        raise ValueError(
+            f"{stray[0]} is not known; expected a command with {{port}} and, where it wants it, {{address}}"
+        )
     return text
+
+
+def _base_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/?", text):
+        raise ValueError("expected https://HOST or https://HOST:PORT")
+    return text.rstrip("/")
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("expected the SHA-256 of the certificate, 64 hexadecimal digits")
+    return digits
 
 
 _PATH = _pattern(r"[^\x00-\x1f]{1,4096}", "a path")
@@ -848,6 +931,8 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = _pattern(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "a domain name, like rack.example.org")
 # SWITCH on the command line is an address, a number or a name: a name must not look like the other two.
 _SWITCH_NAME = _pattern(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_-]{0,62})", "a name of letters, digits, - and _")
+_DRIVER_NAME = _pattern(r"[a-z0-9][a-z0-9-]{0,62}", "a driver's name of small letters, digits and -")
+_SITE = _pattern(r"[A-Za-z0-9_-]{1,64}", "the site's short name, as in the controller's address bar")
 _COMMUNITY = _pattern(r"\S.{0,254}", "a community of 1 to 255 characters")
 _USER = _pattern(r"\S{1,32}", "a user's name of 1 to 32 characters")
 _PASSWORD = _pattern(r".{8,255}", "a password of 8 to 255 characters, as SNMP 3 wants it")
@@ -866,7 +951,9 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
     prefix = top.required("subnet_mask", _mask, "a mask, like 255.255.255.0")
     interface = top.required("interface", _INTERFACE, "a network interface's name, like eth0")
     snmp = _read_snmp(top.section("snmp", _SNMP), SnmpAccess(), number)
-    switches = _read_switches(top, snmp, number)
+    drivers = _read_drivers(top)
+    passwords = {each: top.value(each, _text, "") for each in _CONTROLLER_SECRETS}
+    switches = tuple(_with_password(each, passwords) for each in _read_switches(top, snmp, number, drivers))
     boot_dir = top.path_of("boot_dir", "install/boot")
     service_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd.exec(5): more than one, colons between
     state_dir = top.path_of("state_dir", "state")
@@ -1236,7 +1323,72 @@ def _mail_server(it: _Section, channel: Channel) -> Channel:
     return replace(channel, server=host, port=port or default, security=security, user=user)
 
 
-def _read_switches(top: _Section, snmp: SnmpAccess, number: int | None) -> tuple[Switch, ...]:
+def _read_drivers(top: _Section) -> tuple[Driver, ...]:
+    """The rows that a user adds to drivers.py; each may begin as one that is there."""
+    node = top.nodes.get("drivers")
+    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    table = top.section("drivers", [name for name in names if isinstance(name, str)])
+    known = {row.name: row for row in (*DRIVERS, STANDARD)}
+    read: dict[str, Driver] = {}
+    for name in table.nodes:
+        section = table.section(name, _DRIVER)
+        try:
+            _DRIVER_NAME(name)
+        except ValueError as error:
+            table.sheet.problem(section.start, str(error))
+        if name in known or name in (*HOW, "auto", "snmp"):
+            table.sheet.problem(section.start, "is the name of a driver that is there; give it another, and `like:`")
+        like = section.value("like", _choice(*sorted({**known, **read})), "standard")
+        read[name] = _read_driver(section, name, read.get(like) or known[like])
+    return tuple(read.values())
+
+
+def _read_driver(section: _Section, name: str, base: Driver) -> Driver:
+    whole, unit = _whole(0, 2**31 - 1), _whole(1, 1_000_000)
+    watts = base.watts
+    column = section.value("watts", _oid, watts[0].column if watts else None)
+    if column is not None:
+        first = watts[0] if watts else Watts(column)
+        own = Watts(
+            column,
+            section.value("watts_unit", unit, first.milliwatts),
+            section.value("watts_source", _choice(*SOURCES), first.source),
+            section.value("watts_by_port", _flag, first.by_port),
+        )
+        watts = (own,) if "watts" in section.nodes else (own, *watts[1:])
+    given = section.section("states", _STATES)
+    states = {value: meaning for word, meaning in _STATES.items() for value in given.values(word, _state)}
+    driver = replace(
+        base,
+        name=name,
+        object_ids=section.values("object_id", _oid),
+        admin=section.value("admin", _oid, base.admin),
+        on=section.value("on", whole, base.on),
+        off=section.value("off", whole, base.off),
+        also_on=section.values("also_on", whole) or base.also_on,
+        index=section.values("index", _choice(*INDEX_RULES)) or base.index,
+        detection=section.value("detection", _oid, base.detection),
+        states=states or base.states,
+        power_class=section.value("power_class", _oid, base.power_class),
+        class_zero=section.value("class_zero", _whole(0, 1), base.class_zero),
+        watts=watts,
+        supply=Supply(
+            section.value("capacity", _oid, base.supply.capacity),
+            section.value("consumption", _oid, base.supply.consumption),
+            section.value("capacity_unit", unit, base.supply.capacity_unit),
+            section.value("consumption_unit", unit, base.supply.consumption_unit),
+        ),
+        fdb=section.value("fdb", _choice(*FDB_MODES), base.fdb),
+        read_only=section.value("read_only", _text, base.read_only),
+    )
+    if driver.off in (driver.on, *driver.also_on):
+        section.sheet.problem(section.start, f"{driver.off} is off, and it is on as well")
+    return driver
+
+
+def _read_switches(
+    top: _Section, snmp: SnmpAccess, number: int | None, drivers: tuple[Driver, ...]
+) -> tuple[Switch, ...]:
     sheet, node = top.sheet, top.nodes.get("switches")
     if not isinstance(node, yaml.SequenceNode):
         place = top.start if node is None else sheet.place(node, "")
@@ -1246,7 +1398,10 @@ def _read_switches(top: _Section, snmp: SnmpAccess, number: int | None) -> tuple
     count = top.value("switch_count", _whole(0, 1000), None)
     if count is not None and count != len(node.value):
         sheet.wrong("switch_count", f"found {count}; expected {len(node.value)}, the number of switches in the list")
-    switches = tuple(_read_switch(sheet, each, i, snmp, number) for i, each in enumerate(node.value))
+    switches = tuple(
+        replace(_read_switch(sheet, each, i, snmp, number, drivers), drivers=drivers)
+        for i, each in enumerate(node.value)
+    )
     _check_variables(sheet, switches)
     return switches
 
@@ -1270,7 +1425,9 @@ def _check_variables(sheet: _Sheet, switches: tuple[Switch, ...]) -> None:
             sheet.problem(given.place, f"{count} switches are called {name} here; rename one")
 
 
-def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, number: int | None) -> Switch:
+def _read_switch(
+    sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, number: int | None, drivers: tuple[Driver, ...]
+) -> Switch:
     # The first release misspelt the key, and its files are in the field.
     names = (f"swtich_{index}_address", f"switch_{index}_address", "switch_address", "address")
     keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
@@ -1287,6 +1444,8 @@ def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, n
     name = section.value("name", _SWITCH_NAME, "")
     own = f"PIMAN_SNMP_{_variable_name(index, name)}_"
     access = section.section("snmp", _SNMP, own)
+    rows = [*(row.name for row in (*drivers, *DRIVERS)), "standard"]
+    driver = section.value("driver", _choice("auto", "snmp", *rows, *HOW), "auto")
     return Switch(
         index=index,
         address=address or IPv4Address(0),
@@ -1294,9 +1453,61 @@ def _read_switch(sheet: _Sheet, node: yaml.Node, index: int, snmp: SnmpAccess, n
         pi_addresses=tuple(section.read(given, _address, None) for given in section.items("pi_addresses")),
         snmp=_read_access(access, snmp, number),
         off_time=section.value("off_time", _number(0.5, 300, " of seconds"), 5.0),
+        power_budget=section.value("power_budget", _number(1, 100_000, " of watts"), 0.0),
         protected_ports=frozenset().union(*section.values("protected_ports", _ports)),
-        driver=section.value("driver", _driver, "snmp"),
+        driver="auto" if driver == "snmp" else driver,
+        commands=_read_commands(section, driver),
+        controller=_read_controller(section, driver, address),
     )
+
+
+def _read_commands(switch: _Section, driver: str) -> Commands | None:
+    """The section `exec:`, which belongs to that driver, as that driver needs it."""
+    section = switch.section("exec", _EXEC)
+    if driver != "exec":
+        if "exec" in switch.nodes:
+            switch.sheet.wrong(switch.key("exec"), "is there, but the driver is another; add `driver: exec`")
+        return None
+    if "exec" not in switch.nodes:
+        switch.sheet.wrong(switch.key("driver"), "exec needs the section `exec:` with on, off, status and ports")
+        return None
+    ports = section.required("ports", _whole(1, 1024), "how many ports there are")
+    read = {}
+    for name in ("on", "off", "status"):
+        read[name] = section.required(name, _command, "a command, like `ssh poe@{address} poe {port} on`") or ""
+        if read[name] and "{port}" not in read[name] and ports != 1:
+            section.sheet.wrong(section.key(name), "has no {port} in it, so it would do all ports")
+    return Commands(**read, ports=ports or 1, timeout=section.value("timeout", _number(1, 600, " of seconds"), 30.0))
+
+
+def _read_controller(switch: _Section, driver: str, address: IPv4Address | None) -> Controller | None:
+    """The section `unifi:` or `routeros:`, of which the driver's own is read."""
+    for name in ("unifi", "routeros"):
+        if name in switch.nodes and name != driver:
+            switch.sheet.wrong(switch.key(name), f"is there, but the driver is another; add `driver: {name}`")
+    if driver not in ("unifi", "routeros"):
+        return None
+    section = switch.section(driver, _CONTROLLER)
+    if driver == "unifi" and "unifi" not in switch.nodes:
+        switch.sheet.wrong(switch.key("driver"), "unifi needs the section `unifi:` with the controller's `server:`")
+        url = ""
+    elif driver == "unifi":
+        url = section.required("server", _base_url, "the controller's address, like https://172.30.4.2:8443") or ""
+    else:
+        url = section.value("server", _base_url, f"https://{address}")
+    return Controller(
+        url=url,
+        user=section.value("user", _USER, "piman"),
+        site=section.value("site", _SITE, "default"),
+        fingerprint=section.value("fingerprint", _fingerprint, ""),
+    )
+
+
+def _with_password(switch: Switch, passwords: Mapping[str, str]) -> Switch:
+    """A controller's password is in .env, as all secrets are."""
+    if switch.controller is None:
+        return switch
+    return replace(switch, controller=replace(switch.controller, password=passwords[f"{switch.driver}_password"]))
 
 
 # ------------------------------------------------------------------------------------- what the values say together
