@@ -260,6 +260,11 @@ class Fleet:
         with self._lock:
             return [self._pis[mac].row() for mac in sorted(self._pis)]
 
+    def foreign_server(self) -> tuple[str, float]:
+        """The address of another DHCP server, and when it was last told of; empty: none was."""
+        with self._lock:
+            return self._foreign, self._foreign_at
+
     def _refresh(self, now: float) -> None:
         """Follow hosts.csv: a Pi may have been named, moved, adopted, taken out."""
         with self._lock:

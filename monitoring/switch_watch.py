@@ -1,0 +1,147 @@
+"""Looks at the switches now and then: whether they answer, how much power they give, which ports are off. One thread.
+
+A thread a switch while it is asked, so that a silent one delays nobody. What is seen is told to `Health`, as evidence
+of each Pi, and kept for the alerts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
+
+from monitoring.facts import SwitchNews
+from monitoring.health import Health
+from monitoring.health import Port as PortNews
+from utility.config import Switch
+from utility.drivers import Detection, Oid
+from utility.snmp import Snmp
+from utility.switches import PoeSwitch, Port, SwitchError, open_switch
+
+log = logging.getLogger("piman.switches")
+
+# pethPsePortPowerDeniedCounter (RFC 3621): how often a port was refused the power that it asked for.
+DENIED: Oid = (1, 3, 6, 1, 2, 1, 105, 1, 1, 1, 12)
+MAX_AT_ONCE = 16
+FACE_EVERY = 20  # looks, between two times that a switch's face is read anew
+
+
+def read_denied(switch: Switch) -> int | None:
+    """The sum of a switch's counters, None where it has none."""
+    if switch.driver != "snmp":
+        return None
+    with Snmp(switch) as snmp:
+        counters = [value for _oid, value in snmp.walk(DENIED) if isinstance(value, int)]
+    return sum(counters) if counters else None
+
+
+class SwitchWatch:
+    """The service. `_lock` guards `_news`; everything else belongs to its thread.
+
+    mac_at   the MAC of the Pi with an address that config.yaml has on a port, None where hosts.csv has none
+    """
+
+    name = "switches"
+
+    def __init__(
+        self,
+        switches: Sequence[Switch],
+        health: Health,
+        mac_at: Callable[[IPv4Address], str | None],
+        interval: float = 15.0,
+        opened: Callable[[Switch], PoeSwitch] = open_switch,
+        denied: Callable[[Switch], int | None] = read_denied,
+    ) -> None:
+        self._switches, self._health, self._mac_at = switches, health, mac_at
+        self._interval, self._opened, self._denied = interval, opened, denied
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._news: dict[str, SwitchNews] = {}
+        self._open: dict[str, PoeSwitch] = {}
+        self._faces: dict[str, list[Port]] = {}
+        self._counted: dict[str, int] = {}
+        self._looks = 0
+
+    def run(self) -> None:
+        if not self._switches:
+            self._stopping.wait()
+            return
+        pool = ThreadPoolExecutor(min(len(self._switches), MAX_AT_ONCE), thread_name_prefix="switch")
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                self._look(pool)
+                self._stopping.wait(max(1.0, self._interval - (time.monotonic() - began)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # who waits for a silent switch is left behind
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def news(self) -> list[SwitchNews]:
+        """What each switch said last; those not asked yet are left out."""
+        with self._lock:
+            return [self._news[str(each.address)] for each in self._switches if str(each.address) in self._news]
+
+    def _look(self, pool: ThreadPoolExecutor) -> None:
+        self._looks += 1
+        asked = [pool.submit(self._look_at, switch) for switch in self._switches]
+        while not all(each.done() for each in asked):
+            if self._stopping.wait(0.05):
+                return
+        for each in asked:
+            each.result()  # raises what was no SwitchError
+
+    def _look_at(self, switch: Switch) -> None:
+        """Ask one switch; a thread of the pool."""
+        address = str(switch.address)
+        try:
+            news, ports = self._ask(switch, address)
+        except SwitchError as error:
+            news, ports = SwitchNews(address, switch.name, time.time(), error.reason or str(error)), []
+            self._faces.pop(address, None)
+        with self._lock:
+            before = self._news.get(address)
+            self._news[address] = news
+        if bool(news.error) != bool(before and before.error):
+            log.info("switch %s: %s", switch.name or address, news.error or "answers again")
+        for port in ports:
+            self._tell(switch, port, news.asked_at)
+
+    def _ask(self, switch: Switch, address: str) -> tuple[SwitchNews, list[Port]]:
+        device = self._open.setdefault(address, self._opened(switch))
+        face = self._faces.get(address)
+        ports = device.ports() if face is None or self._looks % FACE_EVERY == 0 else device.look(face)
+        self._faces[address] = ports
+        supplies = [each for each in device.supplies(ports) if each.consumption is not None and each.capacity > 0]
+        percent = max((100.0 * (each.consumption or 0) / each.capacity for each in supplies), default=None)
+        off = frozenset(port.number for port in ports if port.has_poe and port.admin_on is False)
+        denied = self._growth(address, self._denied(switch))
+        return SwitchNews(address, switch.name, time.time(), "", percent, denied, off), ports
+
+    def _growth(self, address: str, count: int | None) -> int | None:
+        if count is None:
+            return None
+        before = self._counted.get(address, count)
+        self._counted[address] = count
+        return max(0, count - before)  # a switch that was restarted counts from 0 again
+
+    def _tell(self, switch: Switch, port: Port, when: float) -> None:
+        """Give what a port says of its Pi to the verdict on that Pi."""
+        if not 1 <= port.number <= len(switch.pi_addresses):
+            return
+        address = switch.pi_addresses[port.number - 1]
+        mac = self._mac_at(address) if address else None
+        if mac:
+            powered = port.detection is Detection.DELIVERING if port.has_poe and port.detection else None
+            if port.link and not powered:  # it takes its power from elsewhere
+                powered = None
+            watts = port.milliwatts / 1000 if port.milliwatts is not None else None
+            self._health.port(mac, PortNews(when, port.link, powered, watts))
+
+    def faces(self) -> Mapping[str, Sequence[Port]]:
+        """The ports of each switch as they were last seen, by its address."""
+        return dict(self._faces)
