@@ -162,7 +162,7 @@ class Couriers:
             log.warning("%s", error)
         else:
             if dropped:
-                log.info("%d alerts waited for channels that config.yaml has no more", dropped)
+                log.info("alerts that waited for channels that config.yaml has no more: %d", dropped)
         threads = [
             threading.Thread(target=each.run, name=f"channel {each.channel.name}", daemon=True)
             for each in self.couriers

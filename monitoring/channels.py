@@ -250,11 +250,12 @@ def _deadline(seconds: float, end: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if over.is_set():
-            raise TimeoutError from None
-        raise
+        if not over.is_set():
+            raise
     finally:
         timer.cancel()
+    if over.is_set():  # also where half an answer looked like a whole one
+        raise TimeoutError
 
 
 def _shut(connection: socket.socket | None) -> None:
@@ -273,8 +274,8 @@ def _post(channel: Channel, body: bytes, timeout: float) -> None:
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     with contextlib.closing(connection), _deadline(timeout, lambda: _shut(connection.sock)):
         connection.request("POST", path, body, headers)
-        answer = connection.getresponse()
-        text = answer.read(MAX_ANSWER).decode("utf-8", "replace")
+        with connection.getresponse() as answer:
+            text = answer.read(MAX_ANSWER).decode("utf-8", "replace")
     if not 200 <= answer.status < 300:
         after = answer.getheader("Retry-After") or ""
         said = _harmless(text, channel, parts)
@@ -301,6 +302,7 @@ def _send_webhook(channel: Channel, message: Message, timeout: float) -> None:
 def _send_mail(channel: Channel, message: Message, timeout: float) -> None:
     kind = smtplib.SMTP_SSL if channel.security == "tls" else smtplib.SMTP
     server = kind(timeout=timeout)
+    server._host = channel.server  # type: ignore[attr-defined]  # connect() forgets it, and TLS checks the name
     try:
         with _deadline(timeout, lambda: _shut(server.sock)):
             code, _text = server.connect(channel.server, channel.port)
