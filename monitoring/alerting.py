@@ -117,9 +117,7 @@ class Courier:
         self._tries = Tries(sent_at=now)
         self._settle(numbers, now, "")
         if failures >= self._pace.tell_after:
-            self._event(
-                now, Severity.INFO, f"works again after {failures} failures; {len(waiting)} alerts are told late"
-            )
+            self._event(now, Severity.INFO, f"works again after {failures} failures; alerts told late: {len(waiting)}")
         log.info("channel %s: told %s", self.channel.name, message.title)
 
     def _failed(self, numbers: Sequence[int], error: ChannelError) -> None:

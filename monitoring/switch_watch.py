@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 
 from monitoring.facts import SwitchNews
@@ -25,7 +24,6 @@ log = logging.getLogger("piman.switches")
 
 # pethPsePortPowerDeniedCounter (RFC 3621): how often a port was refused the power that it asked for.
 DENIED: Oid = (1, 3, 6, 1, 2, 1, 105, 1, 1, 1, 12)
-MAX_AT_ONCE = 16
 FACE_EVERY = 20  # looks, between two times that a switch's face is read anew
 
 
@@ -39,12 +37,13 @@ def read_denied(switch: Switch) -> int | None:
 
 
 class SwitchWatch:
-    """The service. `_lock` guards `_news`; everything else belongs to its thread.
+    """The service. `_lock` guards `_news` and `_faces`; a switch's other matters belong to its thread.
 
     mac_at   the MAC of the Pi with an address that config.yaml has on a port, None where hosts.csv has none
     """
 
     name = "switches"
+    grace = 0.3  # at the end, for those that are asked; a silent one is left behind
 
     def __init__(
         self,
@@ -60,23 +59,23 @@ class SwitchWatch:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._news: dict[str, SwitchNews] = {}
-        self._open: dict[str, PoeSwitch] = {}
         self._faces: dict[str, list[Port]] = {}
         self._counted: dict[str, int] = {}
-        self._looks = 0
+        self._failures: list[BaseException] = []
 
     def run(self) -> None:
-        if not self._switches:
-            self._stopping.wait()
-            return
-        pool = ThreadPoolExecutor(min(len(self._switches), MAX_AT_ONCE), thread_name_prefix="switch")
-        try:
-            while not self._stopping.is_set():
-                began = time.monotonic()
-                self._look(pool)
-                self._stopping.wait(max(1.0, self._interval - (time.monotonic() - began)))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # who waits for a silent switch is left behind
+        threads = [
+            threading.Thread(target=self._watch, args=(each,), name=f"switch {each.address}", daemon=True)
+            for each in self._switches
+        ]
+        for thread in threads:
+            thread.start()
+        self._stopping.wait()
+        deadline = time.monotonic() + self.grace
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._failures:
+            raise self._failures[0]
 
     def stop(self) -> None:
         self._stopping.set()
@@ -86,41 +85,47 @@ class SwitchWatch:
         with self._lock:
             return [self._news[str(each.address)] for each in self._switches if str(each.address) in self._news]
 
-    def _look(self, pool: ThreadPoolExecutor) -> None:
-        self._looks += 1
-        asked = [pool.submit(self._look_at, switch) for switch in self._switches]
-        while not all(each.done() for each in asked):
-            if self._stopping.wait(0.05):
-                return
-        for each in asked:
-            each.result()  # raises what was no SwitchError
+    def faces(self) -> Mapping[str, Sequence[Port]]:
+        """The ports of each switch as they were last seen, by its address."""
+        with self._lock:
+            return dict(self._faces)
 
-    def _look_at(self, switch: Switch) -> None:
-        """Ask one switch; a thread of the pool."""
-        address = str(switch.address)
+    def _watch(self, switch: Switch) -> None:
+        """Look at one switch until the end; its thread."""
         try:
-            news, ports = self._ask(switch, address)
+            with self._opened(switch) as device:
+                looks = 0
+                while not self._stopping.is_set():
+                    self._look(device, looks)
+                    looks += 1
+                    self._stopping.wait(max(self._interval, 0.01))
+        except BaseException as error:  # noqa: BLE001  # the top of a thread; `run` raises it
+            self._failures.append(error)
+            self._stopping.set()
+
+    def _look(self, device: PoeSwitch, looks: int) -> None:
+        switch, address = device.switch, str(device.switch.address)
+        try:
+            ports, news = self._ask(device, looks)
         except SwitchError as error:
-            news, ports = SwitchNews(address, switch.name, time.time(), error.reason or str(error)), []
-            self._faces.pop(address, None)
+            ports, news = [], SwitchNews(address, switch.name, time.time(), error.reason)
         with self._lock:
             before = self._news.get(address)
-            self._news[address] = news
+            self._news[address], self._faces[address] = news, ports
         if bool(news.error) != bool(before and before.error):
             log.info("switch %s: %s", switch.name or address, news.error or "answers again")
         for port in ports:
             self._tell(switch, port, news.asked_at)
 
-    def _ask(self, switch: Switch, address: str) -> tuple[SwitchNews, list[Port]]:
-        device = self._open.setdefault(address, self._opened(switch))
+    def _ask(self, device: PoeSwitch, looks: int) -> tuple[list[Port], SwitchNews]:
+        switch, address = device.switch, str(device.switch.address)
         face = self._faces.get(address)
-        ports = device.ports() if face is None or self._looks % FACE_EVERY == 0 else device.look(face)
-        self._faces[address] = ports
+        ports = device.look(face) if face and looks % FACE_EVERY else device.ports()
         supplies = [each for each in device.supplies(ports) if each.consumption is not None and each.capacity > 0]
         percent = max((100.0 * (each.consumption or 0) / each.capacity for each in supplies), default=None)
         off = frozenset(port.number for port in ports if port.has_poe and port.admin_on is False)
         denied = self._growth(address, self._denied(switch))
-        return SwitchNews(address, switch.name, time.time(), "", percent, denied, off), ports
+        return ports, SwitchNews(address, switch.name, time.time(), "", percent, denied, off)
 
     def _growth(self, address: str, count: int | None) -> int | None:
         if count is None:
@@ -141,7 +146,3 @@ class SwitchWatch:
                 powered = None
             watts = port.milliwatts / 1000 if port.milliwatts is not None else None
             self._health.port(mac, PortNews(when, port.link, powered, watts))
-
-    def faces(self) -> Mapping[str, Sequence[Port]]:
-        """The ports of each switch as they were last seen, by its address."""
-        return dict(self._faces)

@@ -71,6 +71,8 @@ ntp/chrony.py
 ntp/packet.py
 ntp/policy.py
 monitoring/alerts.py
+monitoring/facts.py
+monitoring/healing.py
 monitoring/diagnosis.py
 monitoring/doctor.py
 utility/config.py

@@ -85,7 +85,7 @@ def test_an_old_reading_says_nothing_of_now() -> None:
     ],
 )
 def test_excuses(row: PiRow, more: dict[str, object], excuse: str) -> None:
-    assert of(MAC, view(row, **more)).excuse == excuse
+    assert of(MAC, view(row, ALIVE, READING, **more)).excuse == excuse
 
 
 def test_a_boot_that_is_stuck_and_an_installation_that_failed() -> None:

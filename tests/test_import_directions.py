@@ -45,6 +45,7 @@ DECISION_FLOOR = (
     "tcp/session.py",
     "monitoring/diagnosis.py",
     "monitoring/alerts.py",
+    "monitoring/healing.py",
 )
 # What would bring sockets, clocks, files, logs or threads into the two floors that have none.
 OUTSIDE_WORLD = {
@@ -54,7 +55,8 @@ OUTSIDE_WORLD = {
 # Names that the decision floor may take from utility: types without behaviour of their own.
 PLAIN = {
     "utility.hosts": {"Host", "parse_mac"},
-    "utility.rules": {"BUILT_IN", "MEASURES", "AlertSeverity", "Rule", "matches"},
+    "utility.config": {"Healing"},
+    "utility.rules": {"BUILT_IN", "MEASURES", "AlertSeverity", "Rule", "duration_text", "matches"},
     "utility.service": {"FileRecord", "Report", "Severity", "Stage"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,15 +89,19 @@ def test_what_a_switch_says_is_news_and_evidence() -> None:
     with watching([face], health, [7, 9]) as watch:
         wait_for(watch.news)
         (news,) = watch.news()
-        assert (news.address, news.name, news.error, news.denied) == ("127.0.0.2", "upper", "", 0)
+        assert (news.address, news.name, news.error) == ("127.0.0.2", "upper", "")
         assert news.percent == pytest.approx(92)
         assert news.off == frozenset({2})
         assert abs(news.asked_at - time.time()) < 60
         assert "its port gives 4.5 W" in health.up("mac of 172.30.4.11", time.time()).evidence
-        wait_for(lambda: watch.news()[0].denied == 2)
-        wait_for(lambda: watch.news()[0].denied == 0)
+        wait_for(lambda: len(face.asked) > 1)
     assert face.asked[:2] == ["ports", "look"]
     assert watch.faces() == {"127.0.0.2": [FED, OFF, PLAIN]}
+
+
+def test_denied_power_is_counted_since_the_look_before() -> None:
+    watch = SwitchWatch([UPPER], Health(), lambda _address: None)
+    assert [watch._growth("x", count) for count in (7, 9, 9, 3, None, 4)] == [0, 2, 0, 0, None, 1]
 
 
 def test_a_switch_that_fails_is_asked_for_its_face_anew(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,6 +131,15 @@ def test_a_pi_with_a_power_supply_of_its_own_is_not_dead() -> None:
         wait_for(lambda: "without power" in health.up("mac of 172.30.4.11", time.time()).evidence)
 
 
+def test_what_is_no_failure_of_a_switch_ends_the_service() -> None:
+    def opened(_switch: Switch) -> PoeSwitch:
+        raise AssertionError("a bug")
+
+    watch = SwitchWatch([UPPER], Health(), lambda _address: None, opened=opened)
+    with pytest.raises(AssertionError, match="a bug"):
+        watch.run()
+
+
 def test_no_switches_and_another_driver() -> None:
     with watching([], Health(), [None]) as watch:
         assert watch.news() == []
@@ -133,12 +147,15 @@ def test_no_switches_and_another_driver() -> None:
 
 
 def test_a_real_switch_that_does_not_answer_does_not_hold_up_the_end() -> None:
-    switch = replace(UPPER, snmp=SnmpAccess(port=9, timeout=5.0, retries=5))
-    watch = SwitchWatch([switch], Health(), lambda _address: None)
-    thread = threading.Thread(target=watch.run, daemon=True)
-    thread.start()
-    time.sleep(0.3)
-    began = time.monotonic()
-    watch.stop()
-    thread.join(5)
-    assert time.monotonic() - began < 2
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.2", 0))
+        switch = replace(UPPER, snmp=SnmpAccess(port=silent.getsockname()[1], timeout=1.0, retries=0))
+        watch = SwitchWatch([switch], Health(), lambda _address: None)
+        thread = threading.Thread(target=watch.run, daemon=True)
+        thread.start()
+        wait_for(watch.news)  # "no answer", and soon asked again
+        assert "no answer" in watch.news()[0].error
+        began = time.monotonic()
+        watch.stop()
+        thread.join(5)
+        assert time.monotonic() - began < 2

@@ -344,7 +344,7 @@ BUILT_IN: tuple[Rule, ...] = (
     _rule("clock_offset > 1 for 5m clear < 0.5"),
     _rule("switch_up == 0 for 1m", _CRITICAL),
     _rule("poe_percent > 90 for 2m clear < 85"),
-    _rule("poe_denied > 0"),
+    _rule("poe_denied > 0 clear for 10m"),  # it counts since the look before
     _rule("network == 0 for 20s", _CRITICAL),
     _rule("foreign_dhcp == 1", _CRITICAL),
     _rule("manager_disk_percent > 90 for 1m clear < 88", _CRITICAL),
