@@ -159,7 +159,7 @@ def test_whatever_the_rack_no_limit_is_passed(rack: list[Patient], past: list[Pa
     by_mac = {each.mac: each for each in rack}
     for decision in acted:
         patient = by_mac[decision.mac]
-        assert not (patient.barrier or patient.ordered or patient.off)
+        assert not any((patient.barrier, patient.ordered, patient.off))
         assert patient.stage not in (Stage.IMAGE, Stage.FORMAT)
         assert not (patient.stage in (Stage.UP, None) and patient.is_up)
         assert decision.step is Step.POWER_CYCLE or reinstall
