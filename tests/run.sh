@@ -74,6 +74,10 @@ monitoring/alerts.py
 monitoring/facts.py
 monitoring/healing.py
 monitoring/diagnosis.py
+monitoring/answers.py
+monitoring/blocks.py
+monitoring/health.py
+monitoring/metrics.py
 monitoring/doctor.py
 utility/config.py
 utility/config_edit.py
