@@ -14,26 +14,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-import click
 import pytest
 
-import piman as piman_module
 from monitoring.fleet import Fleet
 from monitoring.store import Store
-from piman import (
-    Failure,
-    find_switch,
-    gets_firmware,
-    host_on,
-    parse_ports,
-    place_of,
-    render_boot_text,
-    resolve,
-    server_runs,
-)
+from piman import VERSION, gets_firmware, render_boot_text
 from utility.config import Config, load_config
 from utility.hosts import Hosts
-from utility.service import Report, Severity
+from utility.service import Report, Severity, server_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """\
@@ -93,57 +81,6 @@ def server(folder: Path) -> Iterator[subprocess.Popen[str]]:
                 break
         yield process
         process.kill()
-
-
-@pytest.mark.parametrize(
-    ("words", "ports"),
-    [
-        (["2", "3"], [2, 3]),
-        (["1-3,8"], [1, 2, 3, 8]),
-        (["10"], [10]),
-        (["3", "1-3"], [3, 1, 2]),
-        (["5-4"], None),
-        (["x"], None),
-        (["1-"], None),
-        (["-2"], None),
-        (["1,,2"], None),
-        ([""], None),
-        (["1-99999999999"], None),
-    ],
-)
-def test_ports(words: list[str], ports: list[int] | None) -> None:
-    assert parse_ports(words) == ports
-
-
-def test_switches_and_ports_by_name(config: Config, hosts: Hosts) -> None:
-    assert find_switch(config, "0") is find_switch(config, "left") is find_switch(config, "127.0.4.254")
-    assert find_switch(config, "2") is None
-    left = config.switches[0]
-    assert [host.name if (host := host_on(left, port, hosts)) else "" for port in range(5)] == [
-        "",
-        "pi1",
-        "",
-        "pi3",
-        "",
-    ]
-    pi3 = hosts.named("pi3")
-    assert pi3
-    assert place_of(config, pi3) == (left, 3)
-
-
-def test_what_a_command_acts_on(config: Config, hosts: Hosts) -> None:
-    both = resolve(config, hosts, ["0", "1", "3"])
-    assert [target.label for target in both] == ["pi1 (left port 1)", "pi3 (left port 3)"]
-    assert [(t.switch.index, t.port) for t in resolve(config, hosts, ["pi3", "b8:27:eb:00:00:01"])] == [(0, 3), (0, 1)]
-    assert resolve(config, hosts, ["0", "2"])[0].host is None
-    with pytest.raises(Failure, match=r"no switch '7'; known: 0 \(left\), 1 \(127.0.4.253\)"):
-        resolve(config, hosts, ["7", "1"])
-    with pytest.raises(Failure, match=r"no Pi 'nobody' in hosts.csv; known: pi1, pi3"):
-        resolve(config, hosts, ["nobody"])
-    with pytest.raises(click.UsageError, match="which ports of switch 0"):
-        resolve(config, hosts, ["0"])
-    with pytest.raises(click.UsageError, match="no list of ports"):
-        resolve(config, hosts, ["0", "1", "x"])
 
 
 def test_cmdline_txt_is_the_pis_own(config: Config, hosts: Hosts) -> None:
@@ -283,22 +220,6 @@ def test_what_cannot_be_adopted(folder: Path, words: list[str], code: int, text:
     assert (folder / "hosts.csv").read_text() == HOSTS
 
 
-def test_an_interrupted_reinstall_takes_its_orders_back(
-    folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(_store: object, _targets: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(piman_module, "cycle", interrupted)
-    monkeypatch.setattr(piman_module, "server_runs", lambda _folder: True)
-    words = ["-c", str(folder / "config.yaml"), "reinstall", "-y", "0", "1", "3"]
-    with pytest.raises(click.Abort):
-        piman_module.cli(words, standalone_mode=False)
-    with Store(config.state_dir / "piman.db") as store:
-        assert store.orders() == []
-        assert [event.text for event in store.latest_events()][-1] == "reinstall cancelled: no power cycle"
-
-
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -318,4 +239,4 @@ def test_words_that_a_slip_of_the_finger_makes(folder: Path, words: tuple[str, .
 
 def test_the_version_is_the_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == piman_module.VERSION
+    assert project["version"] == VERSION

@@ -16,7 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from utility.service import Report, Stage, Waker, notify_systemd, run_services
+from utility.service import (
+    Report,
+    Stage,
+    StateHeldError,
+    Waker,
+    notify_systemd,
+    only_server,
+    run_services,
+    server_runs,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -243,3 +252,16 @@ run_services([Idle() for _ in range(8)], lambda: None, lambda: print("ready", fl
                 assert process.wait(timeout=10) == 0
             finally:
                 process.kill()
+
+
+def test_one_server_holds_the_state(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert not server_runs(state)
+    with only_server(state):
+        assert server_runs(state)
+        with pytest.raises(StateHeldError, match=f"process {os.getpid()}"), only_server(state):
+            pytest.fail("two hold it")
+    assert not server_runs(state)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateHeldError, match="cannot be written there"), only_server(tmp_path / "file" / "state"):
+        pytest.fail("it holds nothing")

@@ -7,6 +7,7 @@ Holds no protocol and no configuration. A service binds its sockets in its const
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
@@ -14,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -258,3 +259,42 @@ def port_holder(port: int) -> str:
             if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (process {process.name})"
     return ""
+
+
+class StateHeldError(Exception):
+    """The state folder cannot be had: another server holds it, or it cannot be written; `str()` says which."""
+
+
+@contextlib.contextmanager
+def only_server(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder for one server; StateHeldError names the one that has it."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "server.pid").open("a+")
+    except OSError as error:
+        raise StateHeldError(f"{state_dir}: the state cannot be written there: {error.strerror}") from None
+    with lock:
+        for _try in range(6):  # `server_runs` holds it for a moment
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
+            lock.seek(0)
+            raise StateHeldError(f"a server runs already (process {lock.read().strip()}) with {state_dir}")
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def server_runs(state_dir: Path) -> bool:
+    """Whether a server holds the state folder now."""
+    try:
+        with (state_dir / "server.pid").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,301 @@
+"""What can be done to Pis and ports, for the commands, the web page and self-healing alike. No terminal, no socket.
+
+Whatever a user can cause is an OperationError: a sentence that says what is known instead, or what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from monitoring.directory import Roster
+from monitoring.power import PowerIntents, hold_switch
+from monitoring.store import PiRow, Store, StoreError
+from utility.config import Config, ConfigError, Switch
+from utility.findport import Sighting, choose_edge, find_port
+from utility.hosts import Host, Hosts, parse_mac
+from utility.power_cycle import power_cycle
+from utility.service import Severity, Stage
+from utility.switches import SwitchError, open_switch
+
+
+class OperationError(Exception):
+    """It cannot be done; `str()` is for the user. usage: the words were wrong, rather than the rack."""
+
+    def __init__(self, text: str, usage: bool = False) -> None:
+        super().__init__(text)
+        self.usage = usage
+
+
+Warn = Callable[[str], None]
+
+
+def say_nothing(_text: str) -> None:
+    """For a caller who does not want to hear of switches that failed."""
+
+
+# -------------------------------------------------------------------------------------------- naming Pis and ports
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A port that is acted on, and the Pi that config.yaml and hosts.csv say is there."""
+
+    switch: Switch
+    port: int
+    host: Host | None
+
+    @property
+    def label(self) -> str:
+        where = f"{self.switch.name or self.switch.address} port {self.port}"
+        return f"{self.host.name} ({where})" if self.host else where
+
+
+def known_switches(config: Config) -> str:
+    """The switches in words, for somebody who named another."""
+    if not config.switches:
+        return "config.yaml has no switches"
+    return "known: " + ", ".join(f"{each.index} ({each.name or each.address})" for each in config.switches)
+
+
+def find_switch(config: Config, text: str) -> Switch | None:
+    """A switch by its address, its name, or its number in config.yaml (0 first)."""
+    for switch in config.switches:
+        if text in (str(switch.address), switch.name, str(switch.index)):
+            return switch
+    return None
+
+
+def parse_ports(words: Iterable[str]) -> list[int] | None:
+    """`2 3`, `1-6,8` -> ports in the order given, each once; None where a word is no list of ports."""
+    ports: dict[int, None] = {}
+    for piece in ",".join(words).split(","):
+        first, dash, last = piece.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 8:
+            return None
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high:
+            return None
+        ports.update(dict.fromkeys(range(low, high + 1)))
+    return list(ports)
+
+
+def host_on(switch: Switch, port: int, hosts: Hosts | Roster) -> Host | None:
+    """The Pi that belongs on a port: config.yaml names its address, hosts.csv the Pi with that address."""
+    if not 1 <= port <= len(switch.pi_addresses):
+        return None
+    address = switch.pi_addresses[port - 1]
+    return hosts.by_address(address) if address else None
+
+
+def place_of(config: Config, host: Host) -> tuple[Switch, int] | None:
+    """The port where config.yaml says a Pi is."""
+    for switch in config.switches:
+        if host.address in switch.pi_addresses:
+            return switch, switch.pi_addresses.index(host.address) + 1
+    return None
+
+
+def resolve(config: Config, hosts: Hosts | Roster, words: Sequence[str], warn: Warn = say_nothing) -> list[Target]:
+    """`SWITCH PORTS...` or Pis by hostname, address or MAC -> targets; OperationError says what is known instead."""
+    switch = find_switch(config, words[0])
+    if switch and len(words) > 1:
+        ports = parse_ports(words[1:])
+        if ports is None:
+            raise OperationError(
+                f"{' '.join(words[1:])!r} is no list of ports; write it like: 2 3 4  or: 1-6,8", usage=True
+            )
+        return [Target(switch, port, host_on(switch, port, hosts)) for port in ports]
+    if switch:
+        raise OperationError(f"which ports of switch {words[0]}? write them like: 2 3 4  or: 1-6,8", usage=True)
+    if len(words) > 1 and parse_ports(words[1:]) is not None and hosts.named(words[0]) is None:
+        raise OperationError(f"there is no switch {words[0]!r}; {known_switches(config)}")
+    return [resolve_pi(config, hosts, word, warn) for word in words]
+
+
+def find_host(hosts: Hosts | Roster, word: str) -> Host:
+    """A Pi by hostname, address or MAC; OperationError."""
+    host = hosts.named(word)
+    if host is None:
+        names = [each.name for each in hosts.all()]
+        known = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        raise OperationError(f"there is no Pi {word!r} in hosts.csv; known: {known or 'none'}")
+    return host
+
+
+def resolve_pi(config: Config, hosts: Hosts | Roster, word: str, warn: Warn = say_nothing) -> Target:
+    """One Pi by hostname, address or MAC; where config.yaml does not place it, the switches are asked."""
+    host = find_host(hosts, word)
+    placed = place_of(config, host)
+    if placed:
+        return Target(placed[0], placed[1], host)
+    sightings = look_for(config.switches, host.mac, host, warn=warn)
+    edge = choose_edge(sightings)
+    if edge is None:
+        seen = "no switch has seen it" if not sightings else "it is seen behind other switches or on several ports"
+        raise OperationError(
+            f"{host.name}: config.yaml names no port for {host.address}, and {seen}; name switch and port"
+        )
+    return Target(edge.switch, edge.port, host)
+
+
+def look_for(
+    switches: Sequence[Switch], mac: str, host: Host | None, vlan: int | None = None, warn: Warn = say_nothing
+) -> list[Sighting]:
+    """Ask all switches which port a MAC is on; a switch that fails is told and does not hide the others' answer."""
+    if host:
+        nudge(host)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_switch(switch)) for switch in switches]
+        return find_port(mac, opened, () if vlan is None else (vlan,), on_error=lambda error: warn(str(error)))
+
+
+def nudge(host: Host) -> None:
+    """Make a Pi say something, so that the switches have its MAC: they forget who is silent for five minutes."""
+    # No route is no error here: then it is not silence that hides it.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+        sender.sendto(b"", (str(host.address), 9))  # discard, RFC 863; the answer that counts is the ARP reply
+        time.sleep(0.2)
+
+
+# -------------------------------------------------------------------------------------------------- power and orders
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one target: whether it was done, and words."""
+
+    target: Target
+    ok: bool
+    text: str
+
+
+Progress = Callable[[Target, str], None]  # any thread
+
+
+class Operations:
+    """Acts on the rack in somebody's name. Switches are worked on in parallel, one port after the other on each.
+
+    by    whose name stands in the record
+    tell  hears each step of each port; called from several threads
+    """
+
+    def __init__(self, store: Store, by: str, tell: Progress) -> None:
+        self._store, self._by, self._tell = store, by, tell
+
+    def cycle(self, targets: Sequence[Target]) -> list[Outcome]:
+        """Power-cycle the targets; what became of each is an event too."""
+        by_switch: dict[int, list[Target]] = {}
+        for target in targets:
+            by_switch.setdefault(target.switch.index, []).append(target)
+        with ThreadPoolExecutor(max(len(by_switch), 1)) as pool:
+            outcomes = [each for group in pool.map(self._cycle_switch, by_switch.values()) for each in group]
+        for outcome in outcomes:
+            if outcome.target.host:
+                severity = Severity.INFO if outcome.ok else Severity.ERROR
+                text = outcome.text if outcome.ok else f"not power-cycled: {outcome.text}"
+                self._store.add_event(outcome.target.host.mac, time.time(), severity, text)
+        return outcomes
+
+    def _cycle_switch(self, targets: Sequence[Target]) -> list[Outcome]:
+        """One switch's ports; a switch that fails fails them all."""
+        switch, by_port = targets[0].switch, {target.port: target for target in targets}
+
+        def tell(port: int, text: str) -> None:
+            target = by_port[port]
+            self._tell(target, text)
+            if target.host and text == "on":
+                with contextlib.suppress(StoreError):  # it only dates what the Pi does next
+                    self._store.add_power_on(target.host.mac, time.time())
+
+        try:
+            with hold_switch(self._store, switch), open_switch(switch) as poe:
+                results = power_cycle(poe, list(by_port), on_progress=tell, intents=PowerIntents(self._store, switch))
+        except SwitchError as error:
+            return [Outcome(target, ok=False, text=str(error)) for target in targets]
+        return [Outcome(by_port[result.port], result.ok, result.text) for result in results]
+
+    def reinstall(self, targets: Sequence[Target]) -> tuple[dict[str, str], list[Outcome]]:
+        """Order a fresh install of exactly these Pis and power-cycle them -> token of each MAC's order, outcomes.
+
+        An order whose Pi was not power-cycled is taken back: it must not be formatted at some later reboot.
+        OperationError where there is a target with no Pi; nothing was ordered then.
+        """
+        check_pis(targets)
+        orders: dict[str, str] = {}
+        try:
+            for mac in (target.host.mac for target in targets if target.host):
+                orders[mac] = self._store.order_install(mac, time.time(), self._by)
+                self._store.add_event(mac, time.time(), Severity.INFO, f"reinstall ordered by {self._by}")
+            outcomes = self.cycle(targets)
+        except BaseException:  # Ctrl-C among them: nobody knows which Pis boot now, so none is to be formatted
+            self._cancel(orders)
+            raise
+        failed = {each.target.host.mac for each in outcomes if not each.ok and each.target.host}
+        self._cancel({mac: token for mac, token in orders.items() if mac in failed})
+        return orders, outcomes
+
+    def _cancel(self, orders: Mapping[str, str]) -> None:
+        """Take back orders, unless they were carried out or replaced meanwhile."""
+        for mac, token in orders.items():
+            if self._store.complete_order(mac, token):
+                self._store.add_event(mac, time.time(), Severity.ERROR, "reinstall cancelled: no power cycle")
+
+
+def check_pis(targets: Iterable[Target]) -> None:
+    """OperationError where a target has no Pi that could be reinstalled."""
+    nameless = ", ".join(target.label for target in targets if target.host is None)
+    if nameless:
+        raise OperationError(f"{nameless}: config.yaml and hosts.csv name no Pi there, so none can be reinstalled")
+
+
+def judge_installs(
+    waiting: Iterable[Host], rows: Mapping[str, PiRow], pending: Mapping[str, str], orders: Mapping[str, str]
+) -> tuple[list[Host], list[Host]]:
+    """Of the Pis waited for: those that are installed and up, and those that failed.
+
+    rows     the board, only of Pis that did anything since the orders were given
+    pending  the tokens of orders not yet carried out
+    orders   the tokens that were given
+    """
+    done, broken = [], []
+    for host in waiting:
+        row = rows.get(host.mac)
+        if row is None:
+            continue
+        if row.stage == Stage.FAILED:
+            broken.append(host)
+        elif row.stage == Stage.UP and pending.get(host.mac) != orders[host.mac]:
+            done.append(host)
+    return done, broken
+
+
+# ---------------------------------------------------------------------------------------------------------- adopting
+
+
+def strangers(hosts: Hosts, rows: Iterable[PiRow]) -> tuple[str, ...]:
+    """The MACs of Raspberry Pis that asked for an address and are not in hosts.csv."""
+    # What only a Raspberry Pi's boot loader tells of itself, and what the DHCP policy took for one.
+    unknown = (row for row in rows if not hosts.find(row.mac))
+    return tuple(row.mac for row in unknown if row.facts.keys() & {"waiting", "model", "serial"})
+
+
+def adopt(hosts: Hosts, mac: str, name: str = "", address: str = "0.0.0.0") -> Host:
+    """Write one Pi into hosts.csv (opened to write); it gets a free address for 0.0.0.0. OperationError."""
+    try:
+        mac = parse_mac(mac)
+        known = hosts.find(mac)
+        if known:
+            raise OperationError(f"{known.mac} is in hosts.csv already, as {known.name}")
+        return hosts.add(mac, IPv4Address(address), name or f"pi-{mac.replace(':', '')[-6:]}")
+    except ConfigError as error:
+        raise OperationError(str(error)) from None
+    except ValueError as error:
+        raise OperationError(str(error), usage=True) from None
+    except OSError as error:
+        raise OperationError(f"hosts.csv could not be written: {error.strerror}") from None

@@ -1,0 +1,232 @@
+"""Operations: what names and ports mean, and what becomes of orders and events. The switch is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from monitoring import operations
+from monitoring.operations import (
+    OperationError,
+    Operations,
+    Outcome,
+    Target,
+    adopt,
+    find_switch,
+    host_on,
+    judge_installs,
+    parse_ports,
+    place_of,
+    resolve,
+    strangers,
+)
+from monitoring.store import PiRow, Store
+from utility.config import Config, load_config
+from utility.hosts import Hosts
+from utility.power_cycle import PortResult
+from utility.service import Severity, Stage
+from utility.switches import PoeSwitch, SwitchError
+
+CONFIG = """\
+private_number: 4
+server_address: 127.0.0.1
+subnet_mask: 255.0.0.0
+interface: lo
+switches:
+  - name: left
+    address: 127.0.4.254
+    pi_addresses:
+      - 127.0.4.13
+      -
+      - 127.0.4.15
+  - address: 127.0.4.253
+    pi_addresses: []
+"""
+HOSTS = "b8:27:eb:00:00:01;127.0.4.13;pi1;0\nb8:27:eb:00:00:03;127.0.4.15;pi3;0\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return load_config(tmp_path / "config.yaml", environ={})
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, config: Config) -> Hosts:
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    return Hosts.open(tmp_path / "hosts.csv", config, write=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "piman.db") as store:
+        yield store
+
+
+@pytest.mark.parametrize(
+    ("words", "ports"),
+    [
+        (["2", "3"], [2, 3]),
+        (["1-3,8"], [1, 2, 3, 8]),
+        (["10"], [10]),
+        (["3", "1-3"], [3, 1, 2]),
+        (["5-4"], None),
+        (["x"], None),
+        (["1-"], None),
+        (["-2"], None),
+        (["1,,2"], None),
+        ([""], None),
+        (["1-99999999999"], None),
+    ],
+)
+def test_ports(words: list[str], ports: list[int] | None) -> None:
+    assert parse_ports(words) == ports
+
+
+def test_switches_and_ports_by_name(config: Config, hosts: Hosts) -> None:
+    assert find_switch(config, "0") is find_switch(config, "left") is find_switch(config, "127.0.4.254")
+    assert find_switch(config, "2") is None
+    left = config.switches[0]
+    assert [host.name if (host := host_on(left, port, hosts)) else "" for port in range(5)] == [
+        "",
+        "pi1",
+        "",
+        "pi3",
+        "",
+    ]
+    pi3 = hosts.named("pi3")
+    assert pi3
+    assert place_of(config, pi3) == (left, 3)
+
+
+def test_what_a_command_acts_on(config: Config, hosts: Hosts) -> None:
+    both = resolve(config, hosts, ["0", "1", "3"])
+    assert [target.label for target in both] == ["pi1 (left port 1)", "pi3 (left port 3)"]
+    assert [(t.switch.index, t.port) for t in resolve(config, hosts, ["pi3", "b8:27:eb:00:00:01"])] == [(0, 3), (0, 1)]
+    assert resolve(config, hosts, ["0", "2"])[0].host is None
+    with pytest.raises(OperationError, match=r"no switch '7'; known: 0 \(left\), 1 \(127.0.4.253\)"):
+        resolve(config, hosts, ["7", "1"])
+    with pytest.raises(OperationError, match=r"no Pi 'nobody' in hosts.csv; known: pi1, pi3"):
+        resolve(config, hosts, ["nobody"])
+    with pytest.raises(OperationError, match="which ports of switch 0"):
+        resolve(config, hosts, ["0"])
+    with pytest.raises(OperationError, match="no list of ports"):
+        resolve(config, hosts, ["0", "1", "x"])
+
+
+class Switched:
+    """In the place of power_cycle: answers what `results` says for each port, or raises."""
+
+    def __init__(self, results: dict[int, PortResult | BaseException]) -> None:
+        self.results = results
+
+    def __call__(
+        self, poe: PoeSwitch, ports: list[int], *, on_progress: Callable[[int, str], None], **_: object
+    ) -> object:
+        done = []
+        for port in ports:
+            result = self.results[port]
+            if isinstance(result, BaseException):
+                raise result
+            on_progress(port, "on")
+            done.append(result)
+        return done
+
+
+@pytest.fixture
+def acting(store: Store) -> Operations:
+    return Operations(store, "ann", lambda _target, _text: None)
+
+
+def test_an_interrupted_reinstall_takes_its_orders_back(
+    config: Config, hosts: Hosts, store: Store, acting: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "power_cycle", Switched({1: KeyboardInterrupt(), 3: KeyboardInterrupt()}))
+    with pytest.raises(KeyboardInterrupt):
+        acting.reinstall(resolve(config, hosts, ["0", "1", "3"]))
+    assert store.orders() == []
+    assert [event.text for event in store.latest_events()][-1] == "reinstall cancelled: no power cycle"
+
+
+def test_only_who_was_power_cycled_keeps_the_order(
+    config: Config, hosts: Hosts, store: Store, acting: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    acting = Operations(store, "ann", lambda target, text: told.append(f"{target.label}: {text}"))
+    results = {1: PortResult(1, ok=True, text="power-cycled"), 3: PortResult(3, ok=False, text="no")}
+    monkeypatch.setattr(operations, "power_cycle", Switched(dict(results)))
+    orders, outcomes = acting.reinstall(resolve(config, hosts, ["pi1", "pi3"]))
+    assert [(each.target.port, each.ok, each.text) for each in outcomes] == [
+        (1, True, "power-cycled"),
+        (3, False, "no"),
+    ]
+    assert [(order.mac, order.token, order.by) for order in store.orders()] == [
+        ("b8:27:eb:00:00:01", orders["b8:27:eb:00:00:01"], "ann")
+    ]
+    assert told == ["pi1 (left port 1): on", "pi3 (left port 3): on"]
+    assert [power.mac for power in store.power_ons()] == ["b8:27:eb:00:00:01", "b8:27:eb:00:00:03"]
+    assert [(event.severity, event.text) for event in store.latest_events("b8:27:eb:00:00:03")] == [
+        (Severity.INFO, "reinstall ordered by ann"),
+        (Severity.ERROR, "not power-cycled: no"),
+        (Severity.ERROR, "reinstall cancelled: no power cycle"),
+    ]
+
+
+def test_a_switch_that_fails_fails_its_ports_and_no_others(
+    config: Config, hosts: Hosts, acting: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = config.switches[0]
+    silent = SwitchError(left, "", "no answer")
+    monkeypatch.setattr(
+        operations, "power_cycle", Switched({1: PortResult(1, ok=True, text="power-cycled"), 2: silent})
+    )
+    targets = [Target(config.switches[1], 1, None), Target(left, 2, None)]
+    done = acting.cycle(targets)
+    assert done == [
+        Outcome(targets[0], ok=True, text="power-cycled"),
+        Outcome(targets[1], ok=False, text="switch left (127.0.4.254): no answer"),
+    ]
+
+
+def test_a_port_without_a_pi_is_not_reinstalled(config: Config, hosts: Hosts, store: Store, acting: Operations) -> None:
+    with pytest.raises(OperationError, match=r"left port 2: .* name no Pi there"):
+        acting.reinstall(resolve(config, hosts, ["0", "1", "2"]))
+    assert not store.orders()
+
+
+def test_an_install_is_over_when_its_order_is(hosts: Hosts) -> None:
+    one, three = hosts.all()
+    orders = {one.mac: "aa", three.mac: "bb"}
+
+    def judged(one_stage: Stage | None, pending: dict[str, str]) -> tuple[list[str], list[str]]:
+        rows = {one.mac: PiRow(one.mac, stage=one_stage)}
+        done, broken = judge_installs((one, three), rows, pending, orders)
+        return [host.name for host in done], [host.name for host in broken]
+
+    assert judged(Stage.IMAGE, {}) == ([], [])
+    assert judged(Stage.UP, orders) == ([], [])  # what was on its card
+    assert judged(Stage.UP, {one.mac: "cc"}) == (["pi1"], [])  # ordered again meanwhile, by somebody else
+    assert judged(Stage.UP, {}) == (["pi1"], [])
+    assert judged(Stage.FAILED, orders) == ([], ["pi1"])
+
+
+def test_who_is_adopted(hosts: Hosts, tmp_path: Path) -> None:
+    rows = [
+        PiRow("b8:27:eb:00:00:01", facts={"serial": "1"}),  # known
+        PiRow("e4:5f:01:00:00:09", facts={"serial": "91cdf03d"}),
+        PiRow("00:16:3e:00:00:01", heard="DHCPDISCOVER"),  # somebody's PC
+        PiRow("00:16:3e:00:00:02", facts={"waiting": "yes"}),
+    ]
+    assert strangers(hosts, rows) == ("e4:5f:01:00:00:09", "00:16:3e:00:00:02")
+    assert adopt(hosts, "E4-5F-01-00-00-09").name == "pi-000009"
+    assert "e4:5f:01:00:00:09;127.0.0.2;pi-000009;0" in (tmp_path / "hosts.csv").read_text()
+    for words, usage in ((("nonsense",), True), (("e4:5f:01:00:00:09",), False), (("e4:5f:01:00:00:0a", "pi1"), False)):
+        with pytest.raises(OperationError) as told:
+            adopt(hosts, *words)
+        assert told.value.usage is usage
+    hosts.path.unlink()
+    hosts.path.mkdir()
+    with pytest.raises(OperationError, match=r"hosts\.csv"):
+        adopt(hosts, "e4:5f:01:00:00:0b")
