@@ -157,7 +157,7 @@ class Intent:
     port: int
     when: float
     index: tuple[int, ...] = ()  # in the switch's own table
-    setting: int | None = None  # the value that it had there
+    setting: int | str | None = None  # the value that it had there
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,7 +576,7 @@ class Store:
     # Ports that must not stay off
 
     def add_intent(
-        self, switch: str, port: int, when: float, index: tuple[int, ...] = (), setting: int | None = None
+        self, switch: str, port: int, when: float, index: tuple[int, ...] = (), setting: int | str | None = None
     ) -> None:
         """Note, before a port is turned off, that it is to come on again. On the disk when it returns."""
         values = [switch, port, when, ".".join(map(str, index)), setting]
@@ -597,7 +597,7 @@ class Store:
                 int(port),
                 float(at),
                 tuple(int(number) for number in str(place).split(".") if number),
-                None if setting is None else int(setting),
+                setting if isinstance(setting, int | str) else None,
             )
             for switch, port, at, place, setting in _typed(rows)
         ]

@@ -82,6 +82,7 @@ monitoring/doctor.py
 utility/config.py
 utility/config_edit.py
 utility/hosts.py
+utility/power_rules.py
 utility/rules.py
 utility/usm.py
 lab/families.py

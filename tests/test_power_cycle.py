@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Self
@@ -75,7 +75,7 @@ class Bench:
     def capabilities(self) -> Capabilities:
         return self.can
 
-    def ports(self) -> list[Port]:
+    def ports(self, wanted: Collection[int] | None = None) -> list[Port]:
         ports = [
             Port(number, f"p{number}", index=(1, number), power_class=self.power_class) for number in self.settings
         ]

@@ -28,6 +28,7 @@ RETRY_PAUSE = 2.0
 POLL = 0.5  # between two looks at a port
 READ_BACK_TIME = 3.0  # for an order to be seen in what the switch says
 DETECTION_TIME = 10.0  # for a port to stop delivering after off, to deliver again after on
+LINK_TIME = 20.0  # for the link to come back: a board's firmware has to wake first
 START_TIME = 5.0  # that a board without a link is taken to start, where power is short
 
 
@@ -46,7 +47,7 @@ class Left:
 
     port: int
     index: tuple[int, ...] = ()
-    setting: int | None = None
+    setting: int | str | None = None
 
 
 class Intents(Protocol):
@@ -95,7 +96,7 @@ def power_cycle(
     exception ends the wait.
     """
     numbers = list(dict.fromkeys(numbers))
-    face = switch.ports()
+    face = switch.ports(numbers)
     chosen, refused = choose(switch, face, numbers, guard)
     cycle = _Cycle(switch, face, on_progress, intents or NoIntents(), wait, clock)
     done = refused | cycle.run(chosen, switch.switch.off_time if off_time is None else off_time, stagger)
@@ -134,7 +135,8 @@ def restore_ports(
     clock: Callable[[], float] = time.monotonic,
 ) -> list[PortResult]:
     """Turn on the ports that an interrupted power cycle has left off, and strike out their intents."""
-    face = switch.ports()
+    left = list(left)
+    face = switch.ports([each.port for each in left])
     numbered, placed = by_number(face), {port.index: port for port in face if port.has_poe}
     cycle = _Cycle(switch, face, on_progress, intents or NoIntents(), wait, clock)
     results = []
@@ -312,7 +314,7 @@ class _Cycle:
         while left:
             with suppress(SwitchError):  # it answered a moment ago; that it is busy now changes nothing yet
                 left = [port for port in self.switch.look(left) if port.detection == Detection.DELIVERING]
-            if not left or self.clock() - began > off_time + DETECTION_TIME:
+            if not left or self.clock() - began > off_time + DETECTION_TIME + self.switch.capabilities.lag:
                 break
             self.wait(POLL)
         for port in left:
@@ -401,7 +403,8 @@ class _Cycle:
         except SwitchError as error:  # it is busy: its ports are as they were, and no younger
             log.debug("%s", error)
             seen = {number: start.now for number, start in self.starting.items()}
-        patience = Patience(DETECTION_TIME, start=START_TIME if self._supplies else 0.0)
+        late = self.switch.capabilities.lag
+        patience = Patience(DETECTION_TIME + late, LINK_TIME + late, START_TIME + late if self._supplies else 0.0)
         for number, start in list(self.starting.items()):
             start.now = seen[number]
             delivers = start.now.detection == Detection.DELIVERING

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
@@ -253,7 +253,7 @@ class SnmpSwitch:
 
     # -- the face
 
-    def ports(self) -> list[Port]:
+    def ports(self, wanted: Collection[int] | None = None) -> list[Port]:  # noqa: ARG002
         admin = self._walk_poe(self.driver.admin)
         if not admin and not self.driver.is_standard:
             # A member of the family that has not the family's own table may have the standard one.
@@ -415,8 +415,9 @@ class SnmpSwitch:
 
     def turn(self, port: Port, on: bool) -> None:
         driver = self.driver
-        keeps = port.setting is not None and driver.is_on(port.setting)
-        value = driver.off if not on else port.setting if keeps and port.setting is not None else driver.on
+        value = driver.off
+        if on:
+            value = port.setting if isinstance(port.setting, int) and driver.is_on(port.setting) else driver.on
         try:
             self.agent.set((*driver.admin, *port.index), value)
         except SnmpError as error:

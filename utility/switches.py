@@ -6,8 +6,9 @@ A `PoeSwitch` is SNMP (snmp_switch.py), three commands of the user's (exec_switc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol, Self
 
 from utility.config import Switch
@@ -72,7 +73,7 @@ class Port:
     if_name: str = ""
     alias: str = ""
     admin_on: bool | None = None
-    setting: int | None = None
+    setting: int | str | None = None
     detection: Detection = Detection.UNKNOWN
     power_class: int | None = None  # 0 to 8
     milliwatts: int | None = None
@@ -87,12 +88,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What can be done with a switch. `read_only` is why its ports cannot be switched, empty where they can."""
+    """What can be done with a switch.
+
+    read_only    why its ports cannot be switched; empty where they can
+    lag          seconds by which what it says of a port may be late
+    """
 
     driver: str
     read_only: str = ""
     fdb: str = ""  # one of drivers.FDB_MODES; empty: it has no forwarding table for us
     warnings: tuple[str, ...] = ()
+    lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +121,8 @@ class PoeSwitch(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    def ports(self) -> list[Port]:
-        """The whole face, by number."""
+    def ports(self, wanted: Collection[int] | None = None) -> list[Port]:
+        """The whole face, by number. Where each port costs a question, those that are not `wanted` are not asked."""
 
     def look(self, ports: Sequence[Port]) -> list[Port]:
         """The same ports as they are now: setting, detection, watts, link. Cheap; in the order given."""
@@ -136,6 +142,14 @@ class PoeSwitch(Protocol):
 
 def open_switch(switch: Switch) -> PoeSwitch:
     """The switch, as config.yaml says it is asked. Nothing is sent before the first request."""
-    from utility.snmp_switch import SnmpSwitch  # noqa: PLC0415  # which knows this file
+    module, name = _KINDS.get(switch.driver, ("utility.snmp_switch", "SnmpSwitch"))
+    opened: PoeSwitch = getattr(import_module(module), name)(switch)
+    return opened
 
-    return SnmpSwitch(switch)
+
+# Driver -> where it is; each knows this file, and is loaded when there is such a switch.
+_KINDS = {
+    "exec": ("utility.exec_switch", "ExecSwitch"),
+    "unifi": ("utility.unifi", "UnifiSwitch"),
+    "routeros": ("utility.routeros", "RouterOsSwitch"),
+}
