@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utility.config_edit import Change, EditError, Value, add_switch, edit_config, remove_switch, values_of
+from utility.config_edit import (
+    Change,
+    EditError,
+    Value,
+    add_switch,
+    edit_config,
+    hide_secrets,
+    remove_switch,
+    reveal_secrets,
+    values_of,
+)
 
 EXAMPLE = (Path(__file__).parent.parent / "config.yaml").read_text()
 TEXT = """\
@@ -223,3 +233,47 @@ def test_whatever_is_set_is_read_and_nothing_else_changes(key: str, value: str |
 def test_the_example_keeps_its_comments() -> None:
     after = edit_config(EXAMPLE, [Change("lease_time", "300"), Change("switches[1].off_time", "9")])
     assert len(changed(EXAMPLE, after)) == 3
+
+
+SECRETS = """\
+snmp: {read_community: seen, write_community: "quo ted"}   # write_community: old-one
+switches:
+  - address: 172.30.4.254
+    snmp:
+      write_community: w1
+# read_community=public2
+monitoring:
+  channels:
+    - https://hooks.example.org/T0/B0/x7
+    - {type: slack, url: 'https://h.example.org/y8'}
+domain: rack
+"""
+
+
+def hide(text: str) -> tuple[str, dict[str, str]]:
+    numbers: dict[str, int] = {}
+    return hide_secrets(
+        text, lambda key: "community" in key, lambda value: f"(hidden {numbers.setdefault(value, len(numbers))})"
+    )
+
+
+@pytest.mark.parametrize("text", [SECRETS, SECRETS + "broken: [\n", "a: " + "[" * 60 + "]" * 60 + "\n" + SECRETS])
+def test_no_secret_is_shown_and_all_come_back(text: str) -> None:
+    shown, hidden = hide(text)
+    for secret in ("seen", "quo ted", "old-one", "w1", "public2", "x7", "y8"):
+        assert secret not in shown
+    assert "domain: rack" in shown
+    assert "https://hooks.example.org/(hidden" in shown
+    assert reveal_secrets(shown, hidden) == text
+
+
+def test_a_file_with_hidden_secrets_can_be_edited() -> None:
+    shown, hidden = hide(SECRETS)
+    edited = edit_config(shown, [Change("domain", "other"), Change("snmp.port", "1161")])
+    after = values_of(reveal_secrets(edited, hidden))
+    assert after == values_of(SECRETS) | {"domain": "other", "snmp.port": "1161"}
+
+
+def test_what_is_no_secret_is_not_hidden() -> None:
+    for text in (EXAMPLE, "read_community:\n", "snmp: {read_community: ' '}\n"):
+        assert hide(text)[1] in ({}, {"(hidden 0)": "' '"})

@@ -8,7 +8,8 @@ EditError. Whether the values are good is for config.py to say. No file here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import yaml
@@ -354,3 +355,56 @@ class _Editor:
 
 def _entries(column: int, items: Sequence[str | None]) -> str:
     return "\n".join(f"{' ' * column}- {_written(each)}" if each else f"{' ' * column}-" for each in items)
+
+
+# ------------------------------------------------------------------------------------------------------------ secrets
+
+# A secret may also stand in a comment, in a broken file, or in the path of an address.
+_WORDS = re.compile(
+    r"""((?:community|password|secret|webhook|token)["']?\s*[:=]\s*)("[^"\n]+"|'[^'\n]+'|[^\s,}\]#"'][^,}\]#\n]*)"""
+    r"|(https?://[^/\s,}\]]+/)([^\s,}\]'\"]+)",
+    re.IGNORECASE,
+)
+
+
+def hide_secrets(text: str, is_secret: Callable[[str], bool], name: Callable[[str], str]) -> tuple[str, dict[str, str]]:
+    """The text with each secret replaced by its `name`, and what stood there by that name, for `reveal_secrets`."""
+    hidden: dict[str, str] = {}
+
+    def put(written: str) -> str:
+        if written in hidden or not written.strip():
+            return written
+        shown = name(written)
+        hidden[shown] = written
+        return shown
+
+    spans: list[tuple[int, int]] = []
+
+    def walk(node: yaml.Node, path: str, depth: int) -> None:
+        if isinstance(node, yaml.ScalarNode):
+            if is_secret(path) and not _is_empty(node):
+                spans.append((node.start_mark.index, _end(node)))
+            return
+        for number, each in enumerate(node.value if depth < 50 else ()):
+            if isinstance(node, yaml.SequenceNode):
+                walk(each, f"{path}[{number}]", depth + 1)
+            else:
+                walk(each[1], f"{path}.{each[0].value}" if path else str(each[0].value), depth + 1)
+
+    with suppress(EditError):
+        walk(_compose(text), "", 0)
+    for start, end in sorted(set(spans), reverse=True):
+        text = text[:start] + put(text[start:end]) + text[end:]
+
+    def replace(found: re.Match[str]) -> str:
+        before, secret = (found[1], found[2]) if found[1] else (found[3], found[4])
+        return before + put(secret.rstrip()) + secret[len(secret.rstrip()) :]
+
+    return _WORDS.sub(replace, text), hidden
+
+
+def reveal_secrets(text: str, hidden: Mapping[str, str]) -> str:
+    """The text with what was hidden in its place again."""
+    for shown, written in hidden.items():
+        text = text.replace(shown, written)
+    return text
