@@ -18,7 +18,7 @@ from monitoring.store import Store
 from utility.config import load_config
 from utility.hosts import Hosts
 from utility.service import Report, Severity, Stage
-from web.backend import Backend, Rack
+from web.backend import Backend, Place, Rack
 from web.server import WebServer
 
 PER_SWITCH = 24
@@ -61,7 +61,7 @@ def write_files(folder: Path, pis: int) -> None:
     (folder / "install" / "boot").mkdir(parents=True, exist_ok=True)
 
 
-def open_rack(folder: Path, pis: int = 30) -> tuple[Rack, Fleet]:
+def open_backend(folder: Path, pis: int = 30) -> tuple[Backend, Fleet]:
     """The files, read; and a board on which most Pis are up and some are on their way."""
     write_files(folder, pis)
     config = load_config(folder / "config.yaml", environ={})
@@ -76,7 +76,9 @@ def open_rack(folder: Path, pis: int = 30) -> tuple[Rack, Fleet]:
     for mac, facts in STRANGERS.items():
         fleet.report(Report(mac, heard="DHCPDISCOVER", facts=facts))
     fleet.tick(time.time())
-    return Rack(config, hosts, store, fleet.snapshot, "Test rack"), fleet
+    place = Place(config.path, None, config.state_dir, store, config.web, title="Test rack")
+    rack = Rack(config, hosts, store, fleet.snapshot, store.latest_samples, lambda: True)
+    return Backend(place, rack), fleet
 
 
 def boot(fleet: Fleet, number: int, steps: int) -> None:
@@ -111,9 +113,9 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rack, fleet = open_rack(Path(folder), options.pis)
+        backend, fleet = open_backend(Path(folder), options.pis)
         threading.Thread(target=go_on, args=(fleet, options.pis, threading.Event()), daemon=True).start()
-        WebServer([options.address], options.port, lambda: Backend(rack)).run()
+        WebServer([options.address], options.port, lambda: backend).run()
 
 
 if __name__ == "__main__":

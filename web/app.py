@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from flask import Flask, Response
 
-from web import api, live, pages
+from web import auth, live, pages
+from web.api import ROUTES
 from web.backend import Backend
 from web.limits import MAX_BODY
+from web.routes import answer_errors, register
 
 # Scripts and styles come from static/ alone: text that somebody smuggled into a page stays text.
 CONTENT_POLICY = "; ".join(
@@ -23,7 +27,7 @@ CONTENT_POLICY = "; ".join(
         "base-uri 'none'",
     )
 )
-HEADERS = {
+HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -34,17 +38,30 @@ HEADERS = {
 }
 
 
-def create_app(backend: Backend) -> Flask:
-    """The application over one rack."""
+def remote_address(environ: Mapping[str, object]) -> str:
+    """The browser's address, where nothing is in between."""
+    return str(environ.get("REMOTE_ADDR", ""))
+
+
+def create_app(
+    backend: Backend, port: int = 5000, peer_of: Callable[[Mapping[str, object]], str] = remote_address
+) -> Flask:
+    """The application over one rack. `port` is ours; `peer_of` tells a browser's address from the WSGI environment."""
     app = Flask("web", root_path=str(backend.web_folder), static_folder="static", template_folder="templates")
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, MAX_FORM_MEMORY_SIZE=MAX_BODY, MAX_FORM_PARTS=1000)
+    app.url_map.merge_slashes = False
     app.extensions["piman"] = backend
-    app.register_blueprint(pages.blueprint)
-    app.register_blueprint(api.blueprint)
-    app.register_blueprint(live.blueprint)
+    app.extensions["piman_gate"] = auth.Gate(backend.access, backend.place.web, port, peer_of)
+    for blueprint in (auth.blueprint, pages.blueprint, live.blueprint):
+        app.register_blueprint(blueprint)
+    register(app, backend, ROUTES)
+    answer_errors(app)
+    app.before_request(auth.guard)
+    app.context_processor(auth.page_context)
 
     @app.after_request
     def protect(response: Response) -> Response:
+        response = auth.keep_cookie(response)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         if not response.cache_control.max_age:

@@ -3,44 +3,102 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring.directory import Roster
+from monitoring.metrics import METRICS, Reading
+from monitoring.operations import OperationError
 from monitoring.store import PiRow, Store
-from utility.config import Config
+from utility.config import Config, Web
 from utility.hosts import Hosts
+from web.access import Access
+from web.acts import Acts
+from web.editing import ConfigFile, HostsFile
 from web.live import Live
-from web.views import Json, event_view, pi_views, places_of, rack_view
+from web.views import Json, event_view, file_view, pi_views, places_of, rack_view
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the page finds its files, also before there is a config.yaml.
+
+    password    from .env or the environment, "" where there is none
+    title       ORG, at the head of the page
+    """
+
+    config_path: Path
+    env_path: Path | None
+    state_dir: Path
+    store: Store
+    web: Web
+    password: str = ""
+    title: str = "Piman"
 
 
 @dataclass(frozen=True, slots=True)
 class Rack:
     """What the page works on.
 
-    rows    the board: of the running server's fleet, or of the store where this process is not the server
-    title   ORG, at the head of the page
+    rows         the board: of the running server's fleet, or of the store where this process is not the server
+    readings     what was measured last of each Pi
+    server_runs  whether somebody is there to boot and install Pis
     """
 
     config: Config
     hosts: Hosts
     store: Store
     rows: Callable[[], Sequence[PiRow]]
-    title: str = "Piman"
+    readings: Callable[[], Mapping[str, Reading]]
+    server_runs: Callable[[], bool]
 
 
 class Backend:
-    """Reads and acts for the routes. Any thread; nothing here is shared but what has a lock of its own."""
+    """Reads and acts for the routes. Any thread; what is shared has a lock of its own, or is replaced whole.
 
-    def __init__(self, rack: Rack) -> None:
-        self.rack = rack
+    open_rack   the rack of config.yaml as it is now; asked when there was none, and where a page has written it in a
+                process that is not the server. OperationError where it cannot be
+    """
+
+    def __init__(self, place: Place, rack: Rack | None, open_rack: Callable[[], Rack] | None = None) -> None:
+        self.place = place
+        self._rack, self._open_rack = rack, open_rack
         self.web_folder = Path(__file__).parent
+        self.access = Access(place.store, place.state_dir, place.password)
+        self.config_file = ConfigFile(place.config_path, place.env_path, place.state_dir, self.access.secret)
         self.live = Live(self.picture)
+        self.acts = Acts(lambda: self.rack, place.store)
 
     def close(self) -> None:
         """End the streams."""
         self.live.close()
+
+    @property
+    def rack(self) -> Rack:
+        """The rack; OperationError where there is no config.yaml yet."""
+        if self._rack is None:
+            raise OperationError(f"{self.place.config_path} does not exist yet; the first steps make it")
+        return self._rack
+
+    @property
+    def is_set_up(self) -> bool:
+        return self._rack is not None
+
+    def take_over(self, rack: Rack) -> None:
+        """Go on with another configuration: the server has it in force."""
+        self._rack = rack
+
+    def reopen(self) -> bool:
+        """After config.yaml was written: take it over, where this process may; else the server sees it by itself."""
+        if self._open_rack is None:
+            return False
+        self._rack = self._open_rack()
+        return True
+
+    @property
+    def hosts_file(self) -> HostsFile:
+        return HostsFile(self.rack.hosts, self.place.state_dir)
 
     # Reads
 
@@ -49,17 +107,48 @@ class Backend:
         rack = self.rack
         rows = rack.rows()
         ordered = {order.mac for order in rack.store.orders()}
-        return pi_views(rows, Roster(rack.hosts, rows).all(), places_of(rack.config), ordered)
+        return pi_views(rows, Roster(rack.hosts, rows).all(), places_of(rack.config), ordered, rack.readings())
 
     def face(self) -> Json:
         """The switches and their ports."""
-        return {"title": self.rack.title, **rack_view(self.rack.config, self.rack.hosts.all())}
+        rack = self.rack
+        return {
+            "title": self.place.title,
+            "server_runs": rack.server_runs(),
+            **rack_view(rack.config, rack.hosts.all()),
+        }
 
-    def events(self, mac: str | None = None, limit: int = 200) -> list[Json]:
-        """The newest events of one Pi or of all, the oldest of them first."""
-        names = {host.mac: host.name for host in self.rack.hosts.all()}
-        return [event_view(event, names) for event in self.rack.store.latest_events(mac, limit)]
+    def names(self) -> dict[str, str]:
+        return {host.mac: host.name for host in self.rack.hosts.all()}
+
+    def events(self, mac: str | None = None, limit: int = 200, after: int | None = None) -> list[Json]:
+        """The newest events of one Pi or of all, the oldest of them first; or the next after an id."""
+        store, names = self.rack.store, self.names()
+        found = store.latest_events(mac, limit) if after is None else store.events(mac, after, limit)
+        return [event_view(event, names) for event in found]
+
+    def files(self, mac: str, limit: int = 200) -> list[Json]:
+        """What a Pi fetched over TFTP, the oldest first."""
+        return [file_view(each) for each in self.rack.store.files(mac, limit)]
+
+    def samples(self, mac: str, metric: str, since: float, until: float, points: int) -> Json:
+        """A metric of a Pi over time."""
+        found = self.rack.store.samples(mac, metric, since, until, points)
+        rows = [[each.when, each.mean, each.low, each.high] for each in found]
+        return {"metric": metric, "unit": METRICS[metric].unit, "points": rows}
 
     def picture(self) -> Json:
         """All that the page shows at once, for the event stream."""
-        return {"now": time.time(), "rack": self.face(), "pis": self.pis(), "events": self.events(limit=100)}
+        if not self.is_set_up:
+            return {"now": time.time(), "rack": {}, "pis": {}, "events": [], "jobs": {}, "alerts": []}
+        return {
+            "now": time.time(),
+            "rack": self.face(),
+            "pis": self.pis(),
+            "events": self.events(limit=100),
+            "jobs": self.acts.jobs.views(),
+            "alerts": [],
+        }
+
+    def audit(self, who: str, action: str, subject: str, result: str) -> None:
+        self.acts.record(who, action, subject, result)

@@ -17,4 +17,4 @@ def backend() -> Backend:
 @blueprint.get("/")
 def rack() -> str:
     """Home: the rack."""
-    return render_template("rack.html", title=backend().rack.title)
+    return render_template("rack.html", title=backend().place.title)

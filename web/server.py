@@ -60,7 +60,7 @@ class WebServer:
         waker = trigger(channels)
         self._wake = waker.pull_trigger
         server = create_server(
-            create_app(backend),
+            create_app(backend, self.port),
             map=channels,
             sockets=self.sockets,
             threads=PAGE_THREADS + MAX_STREAMS,

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from monitoring.metrics import Reading
 from monitoring.store import Event, PiRow
 from monitoring.table import health as health_words
-from utility.config import Config
+from utility.config import Config, Problem
 from utility.hosts import Host
+from utility.service import FileRecord
 
 Json = dict[str, object]
 
@@ -25,7 +27,13 @@ def places_of(config: Config) -> dict[str, tuple[int, int]]:
     }
 
 
-def pi_view(row: PiRow | None, host: Host | None, place: tuple[int, int] | None, ordered: bool) -> Json:
+def pi_view(
+    row: PiRow | None,
+    host: Host | None,
+    place: tuple[int, int] | None,
+    ordered: bool,
+    reading: Reading | None = None,
+) -> Json:
     """One Pi: of hosts.csv (`host`), heard or not (`row`), or a stranger that asked (`host` None)."""
     row = row or PiRow(host.mac if host else "")
     facts = dict(row.facts)
@@ -54,7 +62,9 @@ def pi_view(row: PiRow | None, host: Host | None, place: tuple[int, int] | None,
         "serial": facts.get("serial", ""),
         "vendor": facts.get("vendor", ""),
         "facts": facts,
-        "values": {},
+        "values": dict(reading.values) if reading else {},
+        "up": bool(reading.values["up"]) if reading and "up" in reading.values else None,
+        "evidence": reading.words.get("evidence", "") if reading else "",
     }
 
 
@@ -68,15 +78,21 @@ def _health(row: PiRow) -> str:
 
 
 def pi_views(
-    rows: Iterable[PiRow], hosts: Sequence[Host], places: Mapping[str, tuple[int, int]], ordered: Collection[str]
+    rows: Iterable[PiRow],
+    hosts: Sequence[Host],
+    places: Mapping[str, tuple[int, int]],
+    ordered: Collection[str],
+    readings: Mapping[str, Reading],
 ) -> dict[str, Json]:
     """Every Pi of hosts.csv in its order, then the strangers, by MAC."""
     by_mac = {row.mac: row for row in rows}
     views = {}
     for host in hosts:
-        views[host.mac] = pi_view(by_mac.pop(host.mac, None), host, places.get(str(host.address)), host.mac in ordered)
-    for mac, row in by_mac.items():
-        views[mac] = pi_view(row, None, None, mac in ordered)
+        place = places.get(str(host.address))
+        row = by_mac.pop(host.mac, None)
+        views[host.mac] = pi_view(row, host, place, host.mac in ordered, readings.get(host.mac))
+    for mac, stranger in by_mac.items():
+        views[mac] = pi_view(stranger, None, None, mac in ordered)
     return views
 
 
@@ -116,4 +132,23 @@ def event_view(event: Event, names: Mapping[str, str]) -> Json:
         "name": names.get(event.mac, ""),
         "severity": str(event.severity),
         "text": event.text,
+    }
+
+
+def problem_view(problem: Problem) -> Json:
+    """One thing wrong with a file; its name without the folder."""
+    return {"file": problem.file.name, "line": problem.line, "key": problem.key, "text": problem.text}
+
+
+def file_view(file: FileRecord) -> Json:
+    """One file that a Pi fetched."""
+    return {
+        "name": file.name,
+        "size": file.size,
+        "done": file.done,
+        "began": file.began,
+        "seconds": round(file.seconds, 3),
+        "resent": file.resent,
+        "outcome": file.outcome,
+        "blksize": file.blksize,
     }

@@ -1,0 +1,161 @@
+"""What the page lets a caller do to Pis and ports: checked first, then a job, then an entry in the audit trail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from monitoring.directory import Roster
+from monitoring.operations import (
+    OperationError,
+    Operations,
+    Outcome,
+    Target,
+    adopt,
+    check_pis,
+    find_host,
+    resolve,
+)
+from monitoring.power import PowerIntents, hold_switch
+from monitoring.store import Store, StoreError
+from utility.hosts import Host
+from utility.power_cycle import PortResult, power_cycle, set_power
+from utility.service import Severity
+from utility.switches import PoeSwitch, SwitchError, open_switch
+from web.access import Caller
+from web.jobs import Job, Jobs, Result, Tell
+from web.views import Json
+
+if TYPE_CHECKING:
+    from web.backend import Rack
+
+BLINKS = 3
+BLINK_SECONDS = 2.0
+
+PortTell = Callable[[int, str], None]
+PortWork = Callable[[PoeSwitch, Sequence[int], PowerIntents, PortTell], list[PortResult]]
+
+
+class Acts:
+    """Orders of callers. Any thread."""
+
+    def __init__(self, rack: Callable[[], Rack], store: Store) -> None:
+        self._rack, self._store = rack, store
+        self.jobs = Jobs(self._finished)
+
+    def _finished(self, job: Job) -> None:
+        bad = ", ".join(f"{each.target}: {each.text}" for each in job.results if not each.ok)
+        self.record(job.who, job.kind, ", ".join(job.targets), job.error or bad or "done")
+
+    def record(self, who: str, action: str, subject: str, result: str) -> None:
+        """One line of the audit trail; what is done is not undone because it cannot be noted."""
+        with suppress(StoreError):
+            self._store.add_audit(time.time(), who, action, subject[:4000], result[:4000])
+
+    def targets(self, wanted: Sequence[object]) -> list[Target]:
+        """Names, addresses, MACs and {switch, ports} -> targets, each once; OperationError."""
+        rack = self._rack()
+        roster = Roster(rack.hosts, rack.rows())
+        found: dict[tuple[int, int], Target] = {}
+        for each in wanted:
+            words = [str(each)]
+            if isinstance(each, Mapping):
+                words = [str(each["switch"]), *(str(int(port)) for port in each["ports"])]
+            for target in resolve(rack.config, roster, words):
+                found[target.switch.index, target.port] = target
+        return list(found.values())
+
+    def restart(self, who: Caller, targets: Sequence[Target]) -> Json:
+        def work(tell: Tell) -> Sequence[Result]:
+            return _results(self._operations(who, tell).cycle(targets))
+
+        return self.jobs.start("restart", who.who, _labels(targets), work)
+
+    def reinstall(self, who: Caller, targets: Sequence[Target]) -> Json:
+        """Erase and install; OperationError where a target has no Pi, or nobody is there to install it."""
+        check_pis(targets)
+        if not self._rack().server_runs():
+            raise OperationError("no server runs, so nobody would install them; start it with `piman server`")
+
+        def work(tell: Tell) -> Sequence[Result]:
+            return _results(self._operations(who, tell).reinstall(targets)[1])
+
+        return self.jobs.start("reinstall", who.who, _labels(targets), work)
+
+    def power(self, who: Caller, targets: Sequence[Target], on: bool) -> Json:
+        """Turn ports off, or on again, until somebody says otherwise."""
+        word = "on" if on else "off"
+
+        def work(switch: PoeSwitch, numbers: Sequence[int], intents: PowerIntents, tell: PortTell) -> list[PortResult]:
+            return set_power(switch, numbers, on, on_progress=tell, intents=intents)
+
+        return self._on_ports(f"power {word}", who, targets, work)
+
+    def identify(self, who: Caller, targets: Sequence[Target]) -> Json:
+        """Let the power of the ports blink, which their lamps show: the Pis restart with it."""
+
+        def work(switch: PoeSwitch, numbers: Sequence[int], intents: PowerIntents, tell: PortTell) -> list[PortResult]:
+            for _again in range(BLINKS - 1):
+                power_cycle(switch, numbers, BLINK_SECONDS, on_progress=tell, intents=intents)
+            return power_cycle(switch, numbers, BLINK_SECONDS, on_progress=tell, intents=intents)
+
+        return self._on_ports("identify", who, targets, work)
+
+    def _on_ports(self, kind: str, who: Caller, targets: Sequence[Target], work: PortWork) -> Json:
+        """Work on ports, switches in parallel; what became of each is an event of its Pi too."""
+        by_switch: dict[int, list[Target]] = {}
+        for target in targets:
+            by_switch.setdefault(target.switch.index, []).append(target)
+        store = self._rack().store
+
+        def of_switch(group: Sequence[Target], tell: Tell) -> list[Result]:
+            by_port = {target.port: target for target in group}
+            try:
+                with hold_switch(store, group[0].switch), open_switch(group[0].switch) as switch:
+                    intents = PowerIntents(store, group[0].switch)
+                    done = work(switch, list(by_port), intents, lambda port, text: tell(by_port[port].label, text))
+            except SwitchError as error:
+                done = [PortResult(target.port, False, str(error)) for target in group]
+            for each in done:
+                host = by_port[each.port].host
+                if host:
+                    severity = Severity.INFO if each.ok else Severity.ERROR
+                    store.add_event(host.mac, time.time(), severity, f"{kind} by {who.who}: {each.text}")
+            return [Result(by_port[each.port].label, each.ok, each.text) for each in done]
+
+        def run(tell: Tell) -> Sequence[Result]:
+            with ThreadPoolExecutor(len(by_switch)) as pool:
+                groups = pool.map(lambda group: of_switch(group, tell), by_switch.values())
+                return [result for group in groups for result in group]
+
+        return self.jobs.start(kind, who.who, _labels(targets), run)
+
+    def adopt(self, who: Caller, mac: str, name: str, address: str) -> Host:
+        """Write a Pi into hosts.csv; OperationError."""
+        host = adopt(self._rack().hosts, mac, name, address)
+        self.record(who.who, "adopt", host.mac, f"{host.name} with {host.address}")
+        return host
+
+    def cancel_order(self, who: Caller, word: str) -> bool:
+        """Take back the order of a fresh install; whether there was one. OperationError for a Pi that is none."""
+        rack = self._rack()
+        host = find_host(Roster(rack.hosts, rack.rows()), word)
+        found = rack.store.cancel_order(host.mac)
+        if found:
+            rack.store.add_event(host.mac, time.time(), Severity.INFO, f"reinstall cancelled by {who.who}")
+            self.record(who.who, "cancel reinstall", host.name, "done")
+        return found
+
+    def _operations(self, who: Caller, tell: Tell) -> Operations:
+        return Operations(self._rack().store, who.who, lambda target, text: tell(target.label, text))
+
+
+def _labels(targets: Sequence[Target]) -> list[str]:
+    return [target.label for target in targets]
+
+
+def _results(outcomes: Sequence[Outcome]) -> list[Result]:
+    return [Result(each.target.label, each.ok, each.text) for each in outcomes]
