@@ -263,6 +263,8 @@ def test_rules_are_laid_over_those_built_in(folder: Path) -> None:
     assert list(rules) == [*(rule.name for rule in BUILT_IN), "lab-heat"]
     assert rules["disk_percent"].expression == "disk_percent > 80 for 10m"
     assert rules["disk_percent"].source == "config.yaml line 15"
+    short = load(BASE + "monitoring: {rules: [switch_up == 0, load1 > 9]}\n").monitoring.rules
+    assert {rule.name: rule.severity for rule in short}["switch_up"] is AlertSeverity.CRITICAL
     heat = rules["lab-heat"]
     assert (heat.severity, heat.only) == (AlertSeverity.CRITICAL, ("lab-*", "172.30.4.15"))
     assert heat.expression == "temperature > 60 for 1m clear < 55"

@@ -1199,7 +1199,8 @@ def _read_thresholds(section: _Section) -> list[Rule]:
 def _read_rule(section: _Section, key: str, node: yaml.Node, known: Mapping[str, Rule]) -> Rule | None:
     """A rule in one line, or as keys; those that a rule of the same name has already need not be said again."""
     if not isinstance(node, yaml.MappingNode):
-        return section.read(section._scalar(node, key), parse_rule, None)
+        short = section.read(section._scalar(node, key), parse_rule, None)
+        return replace(short, severity=known[short.name].severity) if short and short.name in known else short
     it = _Section(section.sheet, node, key, _RULE)
     given = it.given("when")
     rule = it.read(given, parse_rule, None)

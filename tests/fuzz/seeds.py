@@ -22,6 +22,7 @@ from tests import (
 from tests import test_tcp_packet as tcp
 from tests.fuzz.targets import ENV, IMAGE, MAC, join
 from utility.hosts import HEADER
+from utility.rules import BUILT_IN
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -163,7 +164,7 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "snmp_switch": _answers,
     "snmp_power": _cycles,
     "config": lambda: [
-        *(text.encode() for text in (test_config.BASE, test_config.FULL)),
+        *(text.encode() for text in (test_config.BASE, test_config.FULL, test_config.BASE + test_config.ALERTS)),
         (ROOT / "config.yaml").read_bytes() + ENV + (ROOT / ".env.example").read_bytes(),
         test_config.BASE.encode()
         + ENV
@@ -175,4 +176,8 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
         b"\xef\xbb\xbfb827eb000001;0.0.0.0;pi1\r\nb8:27:eb:00:00:02\r\n",
     ],
     "mac": lambda: [b"B8-27-EB-01-02-03", b"b827.eb01.0203", b"b827eb010203", b"B827EB-010203"],
+    "rules": lambda: [
+        *(rule.expression.encode() for rule in BUILT_IN),
+        *(each.encode() for each in ("temperature >= 80.5°C for 1h30m clear <= 75 for 90", "load1 == -0.25 clear > 3")),
+    ],
 }

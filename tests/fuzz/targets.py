@@ -50,6 +50,7 @@ from utility.drivers import Oid
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
 from utility.power_cycle import power_cycle
+from utility.rules import MAX_SECONDS, RuleError, parse_rule
 from utility.snmp import Response, Snmp, SnmpError, decode_pdu, decode_response
 from utility.snmp_switch import SnmpSwitch
 from utility.switches import SwitchError
@@ -668,6 +669,23 @@ def mac() -> Run:
     return run
 
 
+def rules() -> Run:
+    def run(data: bytes) -> None:
+        text = data.decode("utf-8", "surrogateescape")
+        try:
+            rule = parse_rule(text)
+        except RuleError as error:
+            assert is_plain(str(error), 1000), error
+            return
+        assert parse_rule(rule.expression) == rule
+        assert rule.raised.seconds <= MAX_SECONDS
+        tried = (-1e12, -1.0, 0.0, 1.0, 50.0, 1e12, rule.raised.number, math.nextafter(rule.raised.number, math.inf))
+        assert not [value for value in tried if rule.is_broken(value) and rule.is_well(value)]
+        assert is_plain(rule.says(rule.raised.number), 1000)
+
+    return run
+
+
 TARGETS: Mapping[str, Target] = {
     "dhcp_packet": Target(dhcp_packet),
     "dhcp_frame": Target(dhcp_frame, 2000),
@@ -686,4 +704,5 @@ TARGETS: Mapping[str, Target] = {
     "config": Target(config, 6000, 2.0),
     "hosts": Target(hosts),
     "mac": Target(mac, 64),
+    "rules": Target(rules, 200),
 }
