@@ -95,6 +95,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE intents ADD COLUMN place TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE intents ADD COLUMN setting INTEGER",
     ),
+    (
+        # Where each Pi was last seen by the switches; and which interface a PoE port is, where only trying could tell.
+        """CREATE TABLE places (mac TEXT PRIMARY KEY, switch TEXT NOT NULL, port INTEGER NOT NULL, label TEXT NOT NULL,
+           since REAL NOT NULL, seen REAL NOT NULL)""",
+        """CREATE TABLE calibrations (switch TEXT NOT NULL, place TEXT NOT NULL, if_index INTEGER NOT NULL,
+           PRIMARY KEY (switch, place))""",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -158,6 +165,18 @@ class Intent:
     when: float
     index: tuple[int, ...] = ()  # in the switch's own table
     setting: int | str | None = None  # the value that it had there
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the switches have seen a MAC: `since` when, and `seen` last. `label` is what is printed at the port."""
+
+    mac: str
+    switch: str
+    port: int
+    label: str = ""
+    since: float = 0.0
+    seen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -790,6 +809,44 @@ class Store:
             "SELECT id, mac, at, step, reason, outcome FROM treatments WHERE at >= ? ORDER BY id", [since]
         )
         return [Treatment(int(each[0]), each[1], float(each[2]), each[3], each[4], each[5]) for each in _typed(rows)]
+
+    # Which Pi is plugged where
+
+    def save_places(self, places: Iterable[Place]) -> None:
+        """Keep where each of these is, in place of where it was."""
+        sql = "INSERT OR REPLACE INTO places (mac, switch, port, label, since, seen) VALUES (?,?,?,?,?,?)"
+        with self._writing(durable=False) as db:
+            db.executemany(sql, ((p.mac, p.switch, p.port, p.label, p.since, p.seen) for p in places))
+
+    def forget_places(self, macs: Iterable[str]) -> None:
+        with self._writing(durable=False) as db:
+            db.executemany("DELETE FROM places WHERE mac = ?", ((mac,) for mac in macs))
+
+    def places(self) -> dict[str, Place]:
+        """By MAC."""
+        rows = self._read("SELECT mac, switch, port, label, since, seen FROM places ORDER BY mac")
+        return {
+            mac: Place(mac, switch, int(port), label, float(since), float(seen))
+            for mac, switch, port, label, since, seen in _typed(rows)
+        }
+
+    def save_calibration(self, switch: str, index: Sequence[int], if_index: int) -> None:
+        """The PoE port with that index is that interface, as a trial has shown. On the disk when it returns."""
+        sql = "INSERT OR REPLACE INTO calibrations (switch, place, if_index) VALUES (?,?,?)"
+        with self._writing(durable=True) as db:
+            db.execute(sql, [switch, ".".join(map(str, index)), if_index])
+
+    def forget_calibrations(self, switch: str) -> None:
+        """All of one switch: it was replaced, or its stack was built anew."""
+        with self._writing(durable=True) as db:
+            db.execute("DELETE FROM calibrations WHERE switch = ?", [switch])
+
+    def calibrations(self) -> dict[str, dict[tuple[int, ...], int]]:
+        """By switch: PoE index -> ifIndex."""
+        found: dict[str, dict[tuple[int, ...], int]] = {}
+        for switch, place, if_index in _typed(self._read("SELECT switch, place, if_index FROM calibrations")):
+            found.setdefault(switch, {})[tuple(map(int, place.split(".")))] = int(if_index)
+        return found
 
     # Words about the manager itself: its process, its start, its heartbeat
 

@@ -84,6 +84,7 @@ utility/config_edit.py
 utility/hosts.py
 utility/power_rules.py
 utility/rules.py
+utility/mac_mapper.py
 utility/usm.py
 lab/families.py
 lab/replay.py

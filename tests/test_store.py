@@ -32,6 +32,7 @@ from monitoring.store import (
     Notice,
     Order,
     PiRow,
+    Place,
     PowerOn,
     Store,
     StoreError,
@@ -731,3 +732,18 @@ def test_sessions_end_one_by_one_by_age_and_all(store: Store) -> None:
     assert [store.session(f"h{number}") is not None for number in range(4)] == [False, False, True, False]
     store.end_sessions()
     assert store.session("h2") is None
+
+
+def test_places_and_calibrations(store: Store) -> None:
+    one, two = Place(MAC, "172.30.4.254", 3, "1/3", 1.0, 2.0), Place("b8:27:eb:00:00:99", "172.30.4.253", 7)
+    store.save_places([one, two])
+    assert store.places() == {one.mac: one, two.mac: two}
+    store.save_places([dataclasses.replace(one, port=4)])
+    store.forget_places([two.mac, "02:00:00:00:00:01"])
+    assert store.places() == {one.mac: dataclasses.replace(one, port=4)}
+    store.save_calibration("172.30.4.254", (2, 5), 10105)
+    store.save_calibration("172.30.4.254", (2, 5), 10106)
+    store.save_calibration("172.30.4.253", (7,), 49)
+    assert store.calibrations() == {"172.30.4.253": {(7,): 49}, "172.30.4.254": {(2, 5): 10106}}
+    store.forget_calibrations("172.30.4.254")
+    assert store.calibrations() == {"172.30.4.253": {(7,): 49}}

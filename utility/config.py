@@ -139,6 +139,8 @@ class Switch:
     drivers: tuple[Driver, ...] = ()  # the rows of config.yaml, which go before those of drivers.py
     commands: Commands | None = None  # of exec
     controller: Controller | None = None  # of unifi, routeros
+    # Not from config.yaml: which interface a PoE port is, by the PoE index, where `calibrate` found out by trying.
+    calibrated: Mapping[Oid, int] = field(default_factory=dict)
 
 
 Pool = tuple[IPv4Address, IPv4Address]  # first and last

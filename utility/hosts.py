@@ -92,6 +92,10 @@ class Plan:
     pool: tuple[IPv4Address, IPv4Address] | None = None  # first and last; not given to a host by itself
     others: tuple[IPv4Network, ...] = ()
 
+    @classmethod
+    def of(cls, config: Config) -> Plan:
+        return cls(config.network, config.taken, config.pi_addresses, config.pool, config.networks[1:])
+
     def is_free(self, address: IPv4Address) -> bool:
         """Whether the address may be given away, as far as config.yaml goes."""
         ends = (self.network.network_address, self.network.broadcast_address)
@@ -384,8 +388,7 @@ class Hosts:
     @classmethod
     def open(cls, path: Path, config: Config, write: bool = True) -> Hosts:
         """hosts.csv beside that config.yaml."""
-        plan = Plan(config.network, config.taken, config.pi_addresses, config.pool, config.networks[1:])
-        return cls(path, plan, write)
+        return cls(path, Plan.of(config), write)
 
     def find(self, mac: str) -> Host | None:
         """The Pi with that MAC, written `aa:bb:cc:dd:ee:ff`."""

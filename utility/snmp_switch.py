@@ -122,6 +122,15 @@ def map_indexes(indexes: Iterable[Oid], rules: Iterable[str], interfaces: Interf
     return best
 
 
+def with_calibration(
+    mapped: Mapping[Oid, int], calibrated: Mapping[Oid, int], indexes: Collection[Oid]
+) -> dict[Oid, int]:
+    """What a trial has shown goes before what a rule says, and takes an interface away from the port it had wrongly."""
+    shown = {index: if_index for index, if_index in calibrated.items() if index in indexes}
+    taken = set(shown.values())
+    return {index: if_index for index, if_index in mapped.items() if if_index not in taken} | shown
+
+
 def number_ports(poe: Sequence[tuple[Oid, str]], others: Sequence[str]) -> tuple[list[int], list[int]]:
     """What a user calls the ports: numbers for those with PoE, given by index and name, and for the others, by name.
 
@@ -265,7 +274,7 @@ class SnmpSwitch:
         classes = self._walk_poe(driver.power_class)
         watts = self._walk_watts()
         interfaces = self._interfaces(admin)
-        mapped = map_indexes(admin, driver.index, interfaces)
+        mapped = with_calibration(map_indexes(admin, driver.index, interfaces), self.switch.calibrated, admin)
         bridge_ports = {if_index: port for port, if_index in interfaces.bridge.items()}
         others = self._without_poe(set(mapped.values()), interfaces)
         names = [(index, interfaces.names.get(mapped.get(index, 0), "")) for index in admin]

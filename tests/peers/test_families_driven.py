@@ -19,9 +19,12 @@ import pytest
 from lab.agentx import GEN_ERR
 from lab.families import FAMILIES, Quirks
 from lab.switch import Access, Device, FamilySwitch
+from monitoring.places import map_ports
+from monitoring.store import Store
 from utility.config import SnmpAccess, Switch
 from utility.drivers import Detection
 from utility.findport import choose_edge, find_port
+from utility.mac_mapper import Table, boards, settle
 from utility.power_cycle import Left, PortResult, power_cycle, restore_ports, set_power
 from utility.power_rules import Guard
 from utility.switches import PoeSwitch, SwitchError, open_switch
@@ -185,6 +188,26 @@ def test_findport(start: Start, row: Row) -> None:
     (uplink,) = find_port(others[2], [poe])
     assert (uplink.is_trunk, uplink.port) == (True, 0)
     assert find_port("b8:27:eb:00:00:99", [poe]) == []
+
+
+@ALL
+def test_mapper(start: Start, row: Row, tmp_path: Path) -> None:
+    """The Pi's port by a power cut, and the whole face without one."""
+    vlan = 10 if row.family == "cisco-ios" else 1
+    lab, poe = start_row(start, row, vlan=vlan)
+    sure, unsure = settle([Table(poe.switch, ports := poe.ports(), poe.macs(ports))])
+    assert {mac: spot.port.number for mac, spot in boards(sure, ()).items()} == {PI: row.number}
+    assert unsure == {}
+    assert lab.told == []
+    if row.read_only:
+        return
+    poe.switch = replace(poe.switch, off_time=0.1)
+    with Store(tmp_path / "piman.db") as store:
+        [found] = map_ports(
+            store, poe, [row.number], hears=False, guard=Guard(), patience=5, on_progress=lambda _port, _text: None
+        )
+    assert (found.port.label, found.verdict.mac, found.verdict.text) == (row.label, PI, "by the forwarding table")
+    assert lab.told == [(row.socket, False), (row.socket, True)]
 
 
 @pytest.mark.parametrize("family", ["huawei", "cisco-sb", "comware"])
