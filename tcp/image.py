@@ -82,7 +82,10 @@ class ImageFile:
                 if (after.st_ino, after.st_mtime_ns, after.st_size) != key:
                     return None
                 self._remember(key, sha256)
-        return Image(image_id(self.path, sha256), self.path, before.st_size, sha256, before.st_ino, before.st_mtime_ns)
+        # The file's own name, where `path` is a link to the one in use.
+        return Image(
+            image_id(self.path.resolve(), sha256), self.path, before.st_size, sha256, before.st_ino, before.st_mtime_ns
+        )
 
     @property
     def sidecar(self) -> Path:
