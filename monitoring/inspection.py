@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import struct
+import sys
 import tarfile
 import time
 import zlib
@@ -19,11 +20,11 @@ from pathlib import Path
 
 from monitoring.doctor import BootFolder, Folder, ImageFile, Link, PortTry, SwitchFacts
 from utility.config import Config, Switch
-from utility.service import port_holder
+from utility.service import port_holder, server_runs
 from utility.snmp import OBJECTS, Snmp, SnmpError
 from utility.snmp_switch import SnmpSwitch
 
-SIOCGIFFLAGS = 0x8913  # linux/sockios.h
+SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK = 0x8913, 0x8915, 0x891B  # linux/sockios.h
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 IMAGE_PATIENCE = 10.0  # seconds to look for /sbin/init in an image
 LONGEST_TEXT = 64 * 1024
@@ -35,7 +36,7 @@ _NAMES_OF_INIT = frozenset({"sbin/init", "usr/sbin/init"})
 
 
 def look_at_links() -> list[Link]:
-    """Every interface, with the networks that the kernel reaches through it directly."""
+    """Every interface, with its network, and those that the kernel reaches through it without a router."""
     networks: dict[str, list[IPv4Network]] = {}
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         name, destination, gateway, *_rest, mask = line.split()[:8]
@@ -44,12 +45,22 @@ def look_at_links() -> list[Link]:
     links = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         for _number, name in socket.if_nameindex():
-            request = struct.pack("16sH22x", name.encode(), 0)
-            flags = 0
-            with contextlib.suppress(OSError):  # it went meanwhile
-                flags = struct.unpack_from("H", fcntl.ioctl(asker, SIOCGIFFLAGS, request), 16)[0]
-            links.append(Link(name, bool(flags & IFF_UP), bool(flags & IFF_RUNNING), tuple(networks.get(name, ()))))
+            flags = int.from_bytes(_ask_interface(asker, SIOCGIFFLAGS, name)[:2], sys.byteorder)
+            given = IPv4Address(_ask_interface(asker, SIOCGIFADDR, name)[4:8])
+            netmask = IPv4Address(_ask_interface(asker, SIOCGIFNETMASK, name)[4:8])
+            found = networks.get(name, [])
+            if int(given):  # the loopback has no route, and a route can be left out
+                found.append(IPv4Network((given, str(netmask)), strict=False))
+            links.append(Link(name, bool(flags & IFF_UP), bool(flags & IFF_RUNNING), tuple(dict.fromkeys(found))))
     return links
+
+
+def _ask_interface(asker: socket.socket, what: int, name: str) -> bytes:
+    """The answer of netdevice(7) behind the name; zeros where there is none."""
+    try:
+        return fcntl.ioctl(asker, what, struct.pack("16s24x", name.encode()))[16:]
+    except OSError:  # it went meanwhile, or has no address
+        return bytes(24)
 
 
 def _from_hex(text: str) -> IPv4Address:
@@ -94,6 +105,16 @@ def _try_port(kind: socket.SocketKind, service: str, number: int, address: str) 
         except OSError as error:
             return PortTry(service, protocol, number, error.strerror or str(error), holder=port_holder(number))
     return PortTry(service, protocol, number)
+
+
+def running_server(state_dir: Path) -> str:
+    """The server that holds the state folder, called as `port_holder` calls it; empty where none runs."""
+    if not server_runs(state_dir):
+        return ""
+    with contextlib.suppress(OSError):
+        pid = (state_dir / "server.pid").read_text().strip()
+        return f"{Path('/proc', pid, 'comm').read_text().strip()} (process {pid})"
+    return "a server"
 
 
 # Files

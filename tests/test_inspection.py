@@ -14,6 +14,7 @@ import pytest
 
 from lab.switch import FamilySwitch
 from monitoring import inspection
+from monitoring.doctor import Link
 from monitoring.inspection import (
     ask_switches,
     is_our_address,
@@ -23,6 +24,7 @@ from monitoring.inspection import (
     look_at_links,
     try_ports,
 )
+from tests.peers.netns import Network
 from utility.config import Config, Ports, SnmpAccess, Switch
 
 LOCALHOST = IPv4Address("127.0.0.1")
@@ -48,6 +50,18 @@ def test_the_loopback_interface_is_seen() -> None:
     (loopback,) = (link for link in look_at_links() if link.name == "lo")
     assert loopback.is_up
     assert loopback.has_carrier
+    assert loopback.networks == (IPv4Network("127.0.0.0/8"),)
+
+
+def test_the_networks_of_interfaces() -> None:
+    with Network() as net:
+        net.host("a", "10.9.1.1/24")
+        for words in ("addr add 10.9.2.1/28 dev eth0", "link add idle type veth peer name other"):
+            assert net.run("a", ["ip", *words.split()]).returncode == 0
+        with net.enter("a"):
+            links = {link.name: link for link in look_at_links()}
+    assert links["eth0"] == Link("eth0", True, True, (IPv4Network("10.9.1.0/24"), IPv4Network("10.9.2.0/28")))
+    assert links["idle"] == Link("idle", False, False)
 
 
 def test_addresses() -> None:
