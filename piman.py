@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commands.doctor import doctor
+from commands.image import image
 from commands.lab import enter_lab, lab
 from commands.power import reinstall, restart
 from commands.session import FAILED, USAGE, Failure, Session
@@ -267,6 +269,7 @@ def cli(
 def server(session: Session) -> None:
     """Run everything: DHCP, TFTP, the installer's protocol, NTP."""
     from monitoring.upkeep import Upkeep
+    from tftp.files import problems_of
     from utility.service import StateHeldError, notify_systemd, only_server, run_services
 
     config = session.config()
@@ -287,6 +290,8 @@ def server(session: Session) -> None:
         def ready() -> None:
             notify_systemd("READY=1")
             log.info("ready: %s on %s (%s)", ", ".join(config.services), config.server_address, config.interface)
+            for problem in problems_of(config.boot_dir):
+                log.warning("%s", problem)
 
         failure = run_services(services, upkeep.reload, ready)
         notify_systemd("STOPPING=1")
@@ -295,7 +300,7 @@ def server(session: Session) -> None:
         log.info("stopped")
 
 
-for command in (restart, reinstall, findport, status, events, adopt, lab):
+for command in (restart, reinstall, findport, status, events, adopt, doctor, image, lab):
     cli.add_command(command)
 
 

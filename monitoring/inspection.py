@@ -80,22 +80,20 @@ def is_our_address(address: IPv4Address) -> bool:
 def try_ports(config: Config) -> list[PortTry]:
     """Take each port of each service as the server would, and give it back at once."""
     address = str(config.server_address) if is_our_address(config.server_address) else ""
-    ports = config.ports
+    udp, tcp, ports = socket.SOCK_DGRAM, socket.SOCK_STREAM, config.ports
     wanted = {
-        "dhcp": [(socket.SOCK_DGRAM, "dhcp", ports.dhcp, "")],
-        "tftp": [(socket.SOCK_DGRAM, "tftp", ports.tftp, address)],
-        "ntp": [(socket.SOCK_DGRAM, "ntp", ports.ntp, address)],
-        "hello": [
-            (socket.SOCK_STREAM, "hello", ports.hello, address),
-            (socket.SOCK_STREAM, "image", ports.image, address),
-        ],
+        "dhcp": [(udp, "dhcp", ports.dhcp, "")],
+        "tftp": [(udp, "tftp", ports.tftp, address)],
+        "hello": [(tcp, "hello", ports.hello, address), (tcp, "image", ports.image, address)],
+        "ntp": [(udp, "ntp", ports.ntp, address)],
+        "web": [(tcp, "web", ports.web, each) for each in config.web.addresses],
     }
-    return [_try_port(*each) for service in config.services for each in wanted.get(service, ())]
+    return [_try_port(*each) for service in config.services for each in wanted[service]]
 
 
 def _try_port(kind: socket.SocketKind, service: str, number: int, address: str) -> PortTry:
     protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
-    with socket.socket(socket.AF_INET, kind) as taker:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as taker:
         if kind is socket.SOCK_STREAM:
             taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
         try:

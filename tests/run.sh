@@ -80,6 +80,7 @@ monitoring/health.py
 monitoring/metrics.py
 monitoring/doctor.py
 utility/config.py
+utility/ext4.py
 utility/config_edit.py
 utility/hosts.py
 utility/power_rules.py

@@ -15,7 +15,8 @@ PROTOCOLS = {"dhcp", "tftp", "tcp", "ntp"}
 
 # package -> packages it may import, besides itself
 MAY_IMPORT = {
-    "commands": {"lab", "monitoring", "utility", "web"},
+    # tcp and tftp for what they say of files: an image's id, what boot loaders cannot fetch.
+    "commands": {"lab", "monitoring", "tcp", "tftp", "utility", "web"},
     "dhcp": {"utility"},
     "tftp": {"utility"},
     "tcp": {"utility"},

@@ -32,7 +32,7 @@ LOCALHOST = IPv4Address("127.0.0.1")
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    ports = Ports(dhcp=16767, tftp=16969, hello=13333, image=14444, ntp=11123)
+    ports = Ports(dhcp=16767, tftp=16969, hello=13333, image=14444, ntp=11123, web=15000)
     return Config(
         tmp_path / "config.yaml", 4, LOCALHOST, IPv4Network("127.0.0.0/8"), "lo", (), tmp_path, tmp_path / "r.tgz",
         tmp_path / "state", tmp_path / "logs", ports=ports,
@@ -71,7 +71,7 @@ def test_addresses() -> None:
 
 def test_free_ports_can_be_had(config: Config) -> None:
     tries = try_ports(config)
-    assert [each.service for each in tries] == ["dhcp", "tftp", "hello", "image", "ntp"]
+    assert [each.service for each in tries] == ["dhcp", "tftp", "hello", "image", "ntp", "web"]
     assert not any(each.error for each in tries)
     assert len(try_ports(replace(config, services=("tftp",)))) == 1
 

@@ -183,6 +183,16 @@ def test_an_edit_of_the_hosts_is_taken_over(folder: Path, server: subprocess.Pop
         time.sleep(0.05)
 
 
+def test_what_boot_loaders_cannot_fetch_is_in_the_log_from_the_start(folder: Path) -> None:
+    (folder / "install" / "boot" / "config.txt").write_text("#" * 5000)
+    command = [sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), "-q", "server"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        line = next(line for line in process.stderr if "config.txt" in line)
+        process.kill()
+    assert "has 5000 bytes; over the network Pis read only the first 4096" in line
+
+
 def test_unknown_pis_are_adopted(folder: Path, config: Config) -> None:
     done = piman(folder, "adopt", "DC-A6-32-00-00-07")
     assert done.returncode == 0, done.stderr
