@@ -88,7 +88,7 @@ def try_ports(config: Config) -> list[PortTry]:
         "ntp": [(udp, "ntp", ports.ntp, address)],
         "web": [(tcp, "web", ports.web, each) for each in config.web.addresses],
     }
-    return [_try_port(*each) for service in config.services for each in wanted[service]]
+    return [_try_port(*each) for service in config.services for each in wanted.get(service, ())]
 
 
 def _try_port(kind: socket.SocketKind, service: str, number: int, address: str) -> PortTry:
