@@ -75,6 +75,9 @@ def lab(context: click.Context) -> None:
 @click.option(
     "--switch", "record", type=click.Path(path_type=Path), help="Be the switch that `piman switch record` wrote down."
 )
+@click.option(
+    "--agent", is_flag=True, help="QEMU Pis run the real node agent, on Debian's Python: 15 s more to install."
+)
 @click.option("--manager/--no-manager", default=True, help="Run `piman server` in it, or leave that to you.")
 def lab_up(
     pis: int = 2,
@@ -83,11 +86,12 @@ def lab_up(
     switches: int = 1,
     family: str = "standard",
     record: Path | None = None,
+    agent: bool = False,
     manager: bool = True,
 ) -> None:
     """Build the rack, install its Pis before your eyes, and keep it running until Ctrl-C."""
     from lab.namespaces import LabError, enter, inside
-    from lab.rack import Rack, prepare_files, prerequisites
+    from lab.rack import Rack, prepare_agent, prepare_files, prerequisites
 
     plans = [switch_plan(family, record)] * switches
     try:
@@ -95,9 +99,9 @@ def lab_up(
             need(prerequisites(kind))
             if kind != "light":
                 click.echo("Fetching what the Pis boot (the first time only) ...")
-                prepare_files()
+                (prepare_agent if agent else prepare_files)()
             enter([*this_program(), *sys.argv[1:]])
-        run_lab(Rack(lab_directory(), pis, kind, model, switches=plans, tell=click.echo), manager)
+        run_lab(Rack(lab_directory(), pis, kind, model, switches=plans, agent=agent, tell=click.echo), manager)
     except LabError as error:
         raise Failure(str(error)) from None
 

@@ -38,6 +38,7 @@ FIRST_PI = IPv4Address("172.30.4.11")
 INTERFACE, SWITCH_NAMESPACE, BRIDGE, UPLINK = "ens4", "switch0", "br0", "uplink"
 MAX_PIS = 48
 MAX_SWITCHES = 16
+AGENT_ROOTFS = "agent/rootfs.tgz"  # in the cache
 _INSTALL = Path(__file__).resolve().parent.parent / "install"
 _TEMPLATES = ("config.txt", "cmdline.txt")
 # Of config.yaml; a folder where it begins otherwise is somebody else's.
@@ -105,6 +106,24 @@ def prepare_files(cache: Path | None = None) -> Path:
     return cache
 
 
+def prepare_agent(cache: Path | None = None) -> Path:
+    """Build, beside what prepare_files makes, a root file system with Python and the node agent; its path. LabError."""
+    cache = prepare_files(cache)
+    output, stamp, python = cache / AGENT_ROOTFS, cache / ".agent", cache / "python"
+    digest = hashlib.sha256((cache / ".initramfs").read_bytes())
+    for path in (Path(__file__).with_name("python_tree.sh"), _INSTALL.parent / "monitoring" / "monitoring_server.py"):
+        digest.update(path.read_bytes())
+    if not output.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != digest.hexdigest():
+        _script("../lab/python_tree.sh", str(python))
+        try:
+            build_rootfs(cache / "boot" / "initramfs.gz", output, python=python)
+        except (RootfsError, OSError) as error:
+            raise LabError(f"no root file system with the agent: {error}") from error
+        stamp.write_text(digest.hexdigest(), encoding="ascii")
+        shutil.rmtree(python)
+    return output
+
+
 def _digest(kernel: Path) -> str:
     """Of what initramfs and root file system are made of; the modules in the initramfs fit one kernel only."""
     digest = hashlib.sha256()
@@ -157,6 +176,7 @@ class Rack:
     ports        of each switch; more than it has Pis: the rest is empty
     known        False: hosts.csv is empty
     switches     what they are; the Pis are spread over them in order
+    agent        install the root file system that prepare_agent made, in which the node agent runs
     tell         is told what is done, a line at a time
     """
 
@@ -177,6 +197,7 @@ class Rack:
         ports: int = 0,
         known: bool = True,
         switches: Sequence[SwitchPlan] = (SwitchPlan(),),
+        agent: bool = False,
         tell: Callable[[str], object] = lambda _text: None,
     ) -> None:
         _check_options(pis, kind, model)
@@ -185,6 +206,7 @@ class Rack:
         self.config, self.hosts = self.directory / "config.yaml", self.directory / "hosts.csv"
         self.boot_dir, self.image = self.directory / "boot", self.directory / "boot" / "rootfs.tgz"
         self._files = None if kind == "light" else _prepared(files)
+        self._agent = agent
         self._image_bytes, self._known, self._tell = image_bytes, known, tell
         self._stagger = stagger
         _check_switches(pis, switches)
@@ -424,6 +446,8 @@ class Rack:
                 if source.is_file() and not source.name.startswith(".") and source.name not in _TEMPLATES:
                     _link(source, self.boot_dir / source.name)
             self._make_noise(_FIRMWARE)
+            if self._agent:
+                _link(self._files / AGENT_ROOTFS, self.image)
         for name in _TEMPLATES:
             shutil.copyfile(_INSTALL / "boot" / name, self.boot_dir / name)
 

@@ -1,5 +1,7 @@
 """Builds the lab's root file system: busybox and an init that answers on the network, 1 MB. No root needed.
 
+With Debian's Python in it (8 MB) the real node agent runs in place of the script that stands in for it.
+
 A virtual Pi installs this in seconds where a Debian takes a minute. What it does after the installer's switch_root:
 DHCP once more (as any operating system would), a web page on port 80 that tells hostname, MAC and number of boots,
 the agent's /events on port 3000, and a line `PIMAN-READY hostname address` on the console.
@@ -12,9 +14,11 @@ import io
 import os
 import re
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 
-_FOLDERS = "bin dev etc etc/init.d mnt proc root run sbin sys tmp usr usr/bin usr/sbin var var/log www"
+_AGENT = Path(__file__).resolve().parent.parent / "monitoring" / "monitoring_server.py"
+_FOLDERS = "bin dev etc etc/init.d mnt opt opt/piman proc root run sbin sys tmp usr usr/bin usr/sbin var var/log www"
 _APPLETS = """ash awk basename cat chmod cp cut date dd df dirname dmesg echo env expr false find free getty grep
 gunzip gzip halt head hostname httpd id ifconfig insmod ip kill killall less ln login ls lsmod mkdir mknod mount mv nc
 netstat pidof ping poweroff printf ps pwd reboot rm rmdir route sed sh sha256sum sleep sort stat stty sync tail tar tee
@@ -51,7 +55,13 @@ while [ -z "$interface" ] && [ $tries -lt 100 ]; do
 done
 ip link set lo up
 httpd -p 80 -h /www
-nc -ll -p 3000 -e /etc/events.sh &
+if [ -x /usr/bin/python3 ]; then
+    # What QEMU has not, heat and a supply, is read from files below this folder; tests write them by the shell.
+    PIMAN_AGENT_ROOT=/run/agent python3 /opt/piman/monitoring_server.py >/dev/console 2>&1 &
+    nc -ll -p 3001 -e /bin/sh &
+else
+    nc -ll -p 3000 -e /etc/events.sh &
+fi
 ip link set "$interface" up
 # The installer has left an address; this system asks for its own. No vendor class of ours: any Linux says `udhcp ...`.
 # It goes to the background with the first lease, and renews from there.
@@ -185,6 +195,18 @@ class _Tar:
         info.devmajor, info.devminor = major, minor
         self._tar.addfile(info)
 
+    def tree(self, folder: Path, known: Collection[str]) -> None:
+        """All that is below a folder; the folders `known` are there already."""
+        for path in sorted(folder.rglob("*")):
+            name = str(path.relative_to(folder))
+            if path.is_symlink():
+                self.link(name, str(path.readlink()))
+            elif path.is_dir():
+                if name not in known:
+                    self.folder(name)
+            else:
+                self.file(name, path.read_bytes(), path.stat().st_mode & 0o755)
+
     def gzipped(self) -> bytes:
         self._tar.close()
         packed = io.BytesIO()
@@ -193,8 +215,12 @@ class _Tar:
         return packed.getvalue()
 
 
-def build_rootfs(busybox: Path, output: Path, name: str = "lab") -> None:
+def build_rootfs(
+    busybox: Path, output: Path, name: str = "lab", python: Path | None = None, agent: Path = _AGENT
+) -> None:
     """Write the root file system to `output` (.tgz), replaced at one stroke; the same inputs give the same bytes.
+
+    `python` is a folder that python_tree.sh made; with it the agent is monitoring_server.py.
 
     `busybox` is a static busybox for the guest, or an initramfs.gz that holds one. `name` is the hostname for as long
     as DHCP gives no other, and makes two images differ. Raises RootfsError for a bad busybox or name, OSError where a
@@ -222,6 +248,9 @@ def build_rootfs(busybox: Path, output: Path, name: str = "lab") -> None:
         "etc/events.sh": _EVENTS,
     }.items():
         tar.file(path, script.encode(), 0o755)
+    if python is not None:
+        tar.tree(python, _FOLDERS.split())
+        tar.file("opt/piman/monitoring_server.py", agent.read_bytes())
     tar.file("etc/hostname", f"{name}\n".encode())
     tar.file("etc/passwd", b"root::0:0:root:/root:/bin/sh\n")
     tar.file("etc/group", b"root:x:0:\n")

@@ -37,7 +37,7 @@ world() {
 }
 
 # What the virtual Pis boot: fetched and built here, since the tests' world has no network. The second time is quick.
-python -c 'from lab.rack import prepare_files; prepare_files()'
+python -c 'from lab.rack import prepare_agent; prepare_agent()'
 python -m tests.peers.guests # small Linux guests, for the same reason
 
 if [ "${1:-}" = --fuzz ]; then world python -m tests.fuzz.fuzz --seed "$RANDOM" --seconds "${@:2}"; exit; fi
@@ -48,7 +48,7 @@ ruff format --check .
 ruff check .
 python -m mypy --strict .
 # busybox's read has -t, and `IFS= read` means what it says.
-shellcheck -S warning -e SC1007,SC3045 make_zipapp.sh install/*.sh install/*/*.sh install/initram/init tests/run.sh tests/bench/run.sh \
+shellcheck -S warning -e SC1007,SC3045 make_zipapp.sh install/*.sh install/*/*.sh lab/*.sh install/initram/init tests/run.sh tests/bench/run.sh \
     .ci/run
 
 echo "== unit tests"

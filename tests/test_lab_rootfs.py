@@ -73,6 +73,26 @@ def test_every_command_of_the_scripts_has_its_link(members: Members) -> None:
         assert f"bin/{command}" in members
 
 
+def test_with_python_in_it_the_real_agent_runs(tmp_path: Path, busybox: Path) -> None:
+    python, agent = tmp_path / "python", tmp_path / "agent.py"
+    (python / "usr" / "bin").mkdir(parents=True)
+    (python / "usr" / "bin" / "python3.11").write_bytes(b"an interpreter")
+    (python / "usr" / "bin" / "python3.11").chmod(0o4775)
+    (python / "usr" / "bin" / "python3").symlink_to("python3.11")
+    (python / "lib").mkdir()
+    agent.write_bytes(b"an agent")
+    build_rootfs(busybox, tmp_path / "rootfs.tgz", python=python, agent=agent)
+    with tarfile.open(tmp_path / "rootfs.tgz") as tar:
+        names = [name.removeprefix("./") for name in tar.getnames()]
+        assert len(names) == len(set(names))
+        assert tar.getmember("./usr/bin/python3.11").mode == 0o755
+        assert tar.getmember("./usr/bin/python3").linkname == "python3.11"
+        assert tar.getmember("./lib").isdir()
+        stream = tar.extractfile("./opt/piman/monitoring_server.py")
+        assert stream is not None
+        assert stream.read() == b"an agent"
+
+
 def test_same_inputs_same_bytes_and_another_name_other_bytes(tmp_path: Path, busybox: Path) -> None:
     for output, name in (("a", "lab"), ("b", "lab"), ("c", "lab2")):
         build_rootfs(busybox, tmp_path / output, name)
