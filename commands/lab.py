@@ -151,7 +151,8 @@ The rack is up. In another terminal, try:
     {piman} --lab reinstall --wait pi2
     {piman} --lab findport pi1
     {piman} --lab events -f
-    {piman} lab shell          # a shell where the manager is: ping, snmpwalk, tcpdump ...
+    {piman} --lab doctor
+    {piman} lab shell          # a shell where the manager is
 Its files, config.yaml and hosts.csv among them: {directory}
 Ctrl-C ends it and cleans everything up."""
 

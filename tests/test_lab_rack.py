@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def test_a_light_rack_makes_its_boot_files(tmp_path: Path) -> None:
     names = {path.name for path in rack.boot_dir.iterdir()}
     assert {"config.txt", "cmdline.txt", "kernel8.img", "start4.elf", PROFILES["4"].device_tree, "rootfs.tgz"} <= names
     first = rack.image.read_bytes()
-    assert len(first) == 1000
+    with tarfile.open(rack.image) as archive:
+        assert [(each.name, each.size) for each in archive] == [("./sbin/init", 1000)]
     rack._write_files()
     assert rack.image.read_bytes() == first
     assert rack.hosts.read_text().splitlines() == ["# MAC;IP;hostname;last_seen"]
