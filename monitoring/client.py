@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from monitoring.answers import MAX_ANSWER, AnswerError, clock_offset, is_complete, parse, request
-from monitoring.health import BOOTING, Health
+from monitoring.health import AGENT_WORD, BOOTING, Health
 from monitoring.metrics import METRICS, Reading
 from monitoring.store import PiRow
 from utility.config import Monitoring
@@ -28,6 +28,7 @@ from utility.service import Report, Reporter, Severity, Stage, Waker
 
 log = logging.getLogger("piman.monitoring")
 
+BOARD_INTERVAL = 60.0  # between two times that the board is told of an agent that answers
 SETTLED = 6  # polls in a row that say the same, until it is told: an agent starts later than the kernel
 
 
@@ -48,11 +49,12 @@ class _Poll:
 class _Told:
     """What was told of a Pi, so that each change is told once."""
 
-    up: bool | None = None  # by the last reading
+    up: bool = False  # by the last reading
     down: bool = False  # was told
     trouble: str = ""  # with its agent, as it was told
     refused: int = 0  # polls in a row without an agent
     good: int = 0  # polls in a row with one
+    board_at: float = -BOARD_INTERVAL  # monotonic
 
 
 class Poller:
@@ -131,7 +133,8 @@ class Poller:
         hosts = {host.mac: host for host in self._hosts_of()}
         fresh = [mac for mac in hosts if mac not in self._hosts]
         for number, mac in enumerate(fresh):
-            self._told[mac] = _Told()
+            before = self._health.up(mac, 0.0)  # by an earlier process
+            self._told[mac] = _Told(up=before.is_up, down=not before.is_up and before.since > 0)
             heapq.heappush(self._due, (now + number * self._settings.interval / len(fresh), mac))
         if hosts.keys() != self._hosts.keys():
             self._told = {mac: self._told[mac] for mac in hosts}
@@ -263,9 +266,10 @@ class Poller:
 
     def _tell_good(self, mac: str, told: _Told) -> None:
         told.refused, told.good = 0, told.good + 1
-        if self._stages.get(mac) is not Stage.UP:
-            self._stages[mac] = Stage.UP
-            self._report(Report(mac, Stage.UP, heard="an answer of its agent"))
+        now = time.monotonic()
+        if self._stages.get(mac) is not Stage.UP or now - told.board_at >= BOARD_INTERVAL:
+            self._stages[mac], told.board_at = Stage.UP, now
+            self._report(Report(mac, Stage.UP, heard=AGENT_WORD))
         if told.trouble and told.good >= SETTLED:
             told.trouble = ""
             self._event(mac, Severity.INFO, "its agent answers as it should")

@@ -29,6 +29,7 @@ NTP_HOLDS = 2100.0  # the longest pause of systemd-timesyncd, 2048 s
 LEASE_HOLDS = 0.75  # of the lease: a client renews at half of it, and tries again
 CLOCK_JUMP = 3600.0  # between two readings: the manager's own clock was set
 
+AGENT_WORD = "an answer of its agent"  # how the board knows of what is known here better
 BOOTING = frozenset(Stage) - {Stage.UP}
 
 
@@ -104,12 +105,26 @@ class Health:
             pi.reading = replace(reading, values=values, words=words)
             return pi.reading
 
+    def restore(self, reading: Reading) -> None:
+        """Go on from the last reading that an earlier process kept: up, and since when."""
+        with self._lock:
+            if reading.mac in self._pis:
+                return
+            pi = self._pis[reading.mac] = _Pi(reading, is_up=bool(reading.values.get("up")))
+            since = reading.words.get("since", "")
+            pi.since = float(since) if since.isdecimal() else 0.0
+            if not reading.words.get("error"):
+                pi.agent_at = reading.when
+            if "ping_ms" in reading.values:
+                pi.ping_at = reading.when
+            pi.good_since = pi.since if pi.is_up else math.inf
+
     def heard(self, mac: str, word: str, when: float, stage: Stage | None, stage_since: float) -> None:
         """Take what the board knows of a Pi: its last word, and its stage since when."""
         with self._lock:
             pi = self._pis.setdefault(mac, _Pi())
             pi.stage, pi.stage_since = stage, stage_since
-            if when > pi.word_at:
+            if when > pi.word_at and word != AGENT_WORD:
                 pi.word, pi.word_at = word, when
 
     def port(self, mac: str, port: Port) -> None:

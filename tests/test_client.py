@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from monitoring.client import SETTLED, Poller, answering
-from monitoring.health import Health
+from monitoring.health import AGENT_WORD, Health
 from monitoring.metrics import AGENT_METRICS, Reading
 from monitoring.store import PiRow
 from tests.agents import BEHAVIOURS, Agents, addresses, mac_of
@@ -148,7 +148,7 @@ def test_a_pi_without_agent_is_told_when_it_has_settled_and_one_that_gets_better
         with Agents(port):
             until(lambda: len(seen.events(host)) == 2)
         assert seen.events(host)[1] == (Severity.INFO, "its agent answers as it should")
-        assert Report(host.mac, Stage.UP, heard="an answer of its agent") in seen.reports
+        assert Report(host.mac, Stage.UP, heard=AGENT_WORD) in seen.reports
 
 
 def test_a_reinstallation_is_no_trouble() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitoring.health import CLOCK_JUMP, FLAPS, STEADY, Health, Port
+from monitoring.health import AGENT_WORD, CLOCK_JUMP, FLAPS, STEADY, Health, Port
 from monitoring.metrics import METRICS, Reading
 from utility.service import Stage
 
@@ -119,6 +119,28 @@ def test_a_clock_that_is_set_changes_no_verdict() -> None:
     assert health.take(silence(later)).values["up"] == 1.0
     assert health.up(MAC, later).since == later
     assert health.take(answer(1030.0)).values["up"] == 1.0
+
+
+def test_a_new_process_goes_on_from_what_was_kept() -> None:
+    before = Health()
+    kept = before.take(answer(BEGIN))
+    health = Health()
+    health.restore(kept)
+    assert health.up(MAC, BEGIN + 5).since == BEGIN
+    assert health.latest() == {MAC: kept}
+    assert health.take(silence(BEGIN + 10)).values["up"] == 1.0
+    assert health.take(silence(BEGIN + 20)).values["up"] == 0.0
+    health.restore(kept)  # too late: it is known better
+    assert not health.up(MAC, BEGIN + 20).is_up
+    health = Health()
+    health.restore(Reading(MAC, BEGIN, {"up": 0.0}, {"error": "no answer", "since": "soon"}))
+    assert (health.up(MAC, BEGIN).is_up, health.up(MAC, BEGIN).since) == (False, 0.0)
+
+
+def test_the_boards_word_of_an_agent_is_no_evidence_of_its_own() -> None:
+    health = Health()
+    health.heard(MAC, AGENT_WORD, BEGIN, Stage.UP, 0.0)
+    assert health.take(silence(BEGIN + 1)).values["up"] == 0.0
 
 
 def test_those_that_left_are_forgotten() -> None:
