@@ -27,7 +27,7 @@ from commands.image import image
 from commands.lab import enter_lab, lab
 from commands.power import reinstall, restart
 from commands.session import FAILED, USAGE, Failure, Session
-from commands.switches import findport
+from commands.switches import calibrate, discover, findport, mapper, switch_group
 from commands.watch import adopt, events, status
 
 if TYPE_CHECKING:
@@ -300,7 +300,10 @@ def server(session: Session) -> None:
         log.info("stopped")
 
 
-for command in (restart, reinstall, findport, status, events, adopt, doctor, image, lab):
+COMMANDS = (
+    restart, reinstall, findport, mapper, discover, calibrate, switch_group, status, events, adopt, doctor, image, lab,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -51,9 +51,21 @@ class Session:
         from utility.config import ConfigError, load_config
 
         try:
-            return load_config(self.config_path, self.env_path)
+            return self._with_trials(load_config(self.config_path, self.env_path))
         except ConfigError as error:
             raise Failure(f"{error}\nnothing was started", USAGE) from None
+
+    def _with_trials(self, config: Config) -> Config:
+        """What `calibrate` has found out is in the state; a state that cannot be read is told by who needs it."""
+        from monitoring.store import Store, StoreError
+        from utility.config import with_calibrations
+
+        path = config.state_dir / "piman.db"
+        if not config.switches or not path.exists():
+            return config
+        with contextlib.suppress(StoreError), Store(path, read_only=True) as store:
+            return with_calibrations(config, store.calibrations())
+        return config
 
     def hosts(self, config: Config, write: bool = False) -> Hosts:
         from utility.config import ConfigError

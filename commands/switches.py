@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from commands.session import Session, warn
+from commands.session import FAILED, PARTLY, Failure, Session, finish, warn
 
 if TYPE_CHECKING:
-    from utility.config import Switch
+    from monitoring.places import Finding
+    from monitoring.store import Store
+    from utility.config import Config, Switch
     from utility.findport import Sighting
+    from utility.hosts import Hosts
+    from utility.mac_mapper import Proposal, Spot
+    from utility.power_rules import Guard
+    from utility.switches import PoeSwitch, Port
 
 
 @click.command()
@@ -20,8 +28,8 @@ if TYPE_CHECKING:
 @click.argument("switch", required=False)
 @click.argument("vlan", required=False, type=click.IntRange(1, 4094))
 @click.option("--switch", "switch_option", metavar="SWITCH", help="Ask this switch only.")
-@click.option("--vlan", "vlan_option", type=click.IntRange(1, 4094), help="Ask for this VLAN only.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--vlan", "vlan_option", type=click.IntRange(1, 4094), help="Look in this VLAN first.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: every port that has seen it, the likeliest first.")
 @click.pass_obj
 def findport(
     session: Session,
@@ -32,8 +40,9 @@ def findport(
     vlan_option: int | None,
     as_json: bool,
 ) -> None:
-    """Tell which switch and port a MAC (or a Pi of hosts.csv) is on."""
-    from monitoring.operations import OperationError, find_switch, known_switches, look_for
+    """Tell which switch and port a MAC (or a Pi of hosts.csv) is on, and what power it takes there."""
+    from monitoring.operations import OperationError, look_for, whereabouts
+    from utility.findport import choose_edge
     from utility.hosts import parse_mac
 
     config = session.config()
@@ -43,31 +52,334 @@ def findport(
         wanted = known.mac if known else parse_mac(mac)
     except ValueError as error:
         raise OperationError(f"{error}, or give a Pi of hosts.csv") from None
-    switches: Sequence[Switch] = config.switches
     chosen = switch_option or switch
-    if chosen:
-        found = find_switch(config, chosen)
-        if found is None:
-            raise OperationError(f"there is no switch {chosen!r}; {known_switches(config)}")
-        switches = [found]
-    sightings = look_for(switches, wanted, known, vlan_option or vlan, warn)
+    switches = [named_switch(config, chosen)] if chosen else config.switches
+    sightings = look_for(switches, wanted, known, vlans_of(config, vlan_option or vlan), warn)
+    edge = choose_edge(sightings)
     if as_json:
-        click.echo(json.dumps([sighting_json(each) for each in sightings], indent=2))
-    for each in () if as_json else sightings:
-        where = f"{each.switch.name or each.switch.address}  port {each.port}  {each.if_name}"
-        others = f"  ({each.macs_on_port} MACs: perhaps a trunk)" if each.is_trunk else ""
-        click.echo(f"{known.name if known else wanted}  {where}{others}")
-    if not sightings:
-        asked = ", ".join(str(each.address) for each in switches) or "no switch: config.yaml has none"
-        raise OperationError(f"{wanted} is on no port of {asked}; is the Pi powered, and did it send anything lately?")
+        click.echo(json.dumps([sighting_json(each, each is edge) for each in sightings], indent=2))
+    if edge is None:
+        raise OperationError(whereabouts(wanted, sightings, switches))
+    if not as_json:
+        click.echo(f"{known.name if known else wanted}  {sighting_line(edge)}")
 
 
-def sighting_json(sighting: Sighting) -> dict[str, object]:
+def vlans_of(config: Config, vlan: int | None) -> list[int]:
+    """Where a Pi is likely to be: in the VLAN that somebody names, else in that of config.yaml."""
+    return [each for each in (vlan or config.private_number,) if each]
+
+
+def named_switch(config: Config, text: str) -> Switch:
+    from monitoring.operations import OperationError, find_switch, known_switches
+
+    found = find_switch(config, text)
+    if found is None:
+        raise OperationError(f"there is no switch {text!r}; {known_switches(config)}")
+    return found
+
+
+def sighting_line(sighting: Sighting) -> str:
+    """`rack-a  port 7  Gi1/0/7  on, delivering, 4.0 W`; a port that restart has no number for says why."""
+    name = sighting.switch.name or str(sighting.switch.address)
+    if not sighting.port:
+        interface = sighting.if_name or f"interface {sighting.if_index}"
+        return f"{name}  {interface}  which PoE port that is, its tables do not tell: try `piman calibrate`"
+    return f"{name}  port {sighting.port}  {sighting.if_name}  {power_words(sighting.face)}".rstrip()
+
+
+def power_words(port: Port | None) -> str:
+    if port is None or not port.has_poe:
+        return "no PoE" if port else ""
+    words = ["on" if port.admin_on else "off" if port.admin_on is False else "unknown"]
+    if port.detection:
+        words.append(port.detection.name.lower().replace("_", " "))
+    if port.milliwatts is not None:
+        words.append(f"{port.milliwatts / 1000:.1f} W" + ("" if port.source == "measured" else f" ({port.source})"))
+    return ", ".join(words)
+
+
+def sighting_json(sighting: Sighting, is_edge: bool) -> dict[str, object]:
+    face = sighting.face
     return {
         "switch": str(sighting.switch.address),
         "switch_number": sighting.switch.index,
-        "port": sighting.port,
+        "port": sighting.port or None,
         "if_index": sighting.if_index,
         "if_name": sighting.if_name,
         "macs_on_port": sighting.macs_on_port,
+        "is_trunk": sighting.is_trunk,
+        "neighbour": sighting.neighbour or None,
+        "is_edge": is_edge,
+        "admin_on": face.admin_on if face else None,
+        "detection": face.detection.name.lower() if face and face.detection else None,
+        "milliwatts": face.milliwatts if face else None,
+        "milliwatts_source": face.source or None if face else None,
+    }
+
+
+# ------------------------------------------------------------------------------------------- who is plugged in where
+
+
+@click.command()
+@click.argument("switch")
+@click.argument("ports", nargs=-1, required=True, metavar="PORTS...|all")
+@click.option("--write", is_flag=True, help="Write the new ones into hosts.csv.")
+@click.option("--timeout", type=click.FloatRange(1, 600), default=60.0, show_default=True, help="Seconds for each Pi.")
+@click.option("--force", is_flag=True, help="Also ports that lead to a switch, and protected ones.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def mapper(
+    session: Session, switch: str, ports: tuple[str, ...], write: bool, timeout: float, force: bool, as_json: bool
+) -> None:
+    """Power-cycle ports one by one, see which Pi comes back on each, and propose lines for hosts.csv."""
+    from monitoring.places import map_ports
+    from utility.mac_mapper import Spot
+    from utility.service import server_runs
+
+    config = session.config()
+    chosen = named_switch(config, switch)
+    hosts = session.hosts(config, write=write)
+    with worked_at(session, config, chosen) as (store, poe):
+        numbers = port_numbers(poe, ports)
+        findings = map_ports(
+            store,
+            poe,
+            numbers,
+            hears=server_runs(config.state_dir),
+            guard=guard_of(hosts, force),
+            patience=timeout,
+            on_progress=lambda port, text: click.echo(f"{label(chosen, port)}: {text}", err=as_json),
+        )
+        spots = {each.verdict.mac: Spot(chosen, each.port) for each in findings if each.verdict.mac}
+        keep_places(store, spots)
+    tell_proposals(config, hosts, spots, write, as_json, findings)
+    finish(len(findings), sum(not each.verdict.mac for each in findings), "ports showed no Pi")
+
+
+@click.command()
+@click.argument("switches", nargs=-1, metavar="[SWITCH]...")
+@click.option("--write", is_flag=True, help="Write the new ones into hosts.csv.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def discover(session: Session, switches: tuple[str, ...], write: bool, as_json: bool) -> None:
+    """See which Pi is on which port of all switches, without cutting any power, and propose lines for hosts.csv."""
+    from monitoring.operations import nudge
+    from monitoring.places import read_tables
+    from utility.mac_mapper import boards, settle
+    from utility.switches import SwitchError
+
+    config = session.config()
+    chosen = [named_switch(config, each) for each in switches] or list(config.switches)
+    if not chosen:
+        raise Failure("config.yaml has no switches")
+    hosts = session.hosts(config, write=write)
+    failed: list[SwitchError] = []
+    with session.store(config, read_only=False) as store:
+        known = {host.mac for host in hosts.all()} | {row.mac for row in store.pis()}
+        nudge(host.address for host in hosts.all())
+        tables = read_tables(chosen, failed.append)
+        for error in failed:
+            warn(str(error))
+        sure, unsure = settle(tables, known)
+        spots = boards(sure, known)
+        for mac, places in unsure.items():
+            if mac in known:
+                where = " and ".join(f"{spot.where} ({spot.port.label})" for spot in places)
+                warn(f"{mac} is on {where}: nothing tells which is right")
+        keep_places(store, spots)
+    tell_proposals(config, hosts, spots, write, as_json, ())
+    if failed:
+        raise Failure(f"{len(failed)} of {len(chosen)} switches did not answer", PARTLY if tables else FAILED)
+    if not spots:
+        raise Failure("no Pi was seen on any port: are they powered, and did they send anything lately?")
+
+
+@click.command()
+@click.argument("switch")
+@click.argument("ports", nargs=-1, metavar="[PORTS...|all]")
+@click.option("--forget", is_flag=True, help="Forget what was learnt of this switch.")
+@click.option(
+    "--timeout", type=click.FloatRange(1, 600), default=60.0, show_default=True, help="Seconds for each link."
+)
+@click.option("--force", is_flag=True, help="Also ports that lead to a switch, and protected ones.")
+@click.pass_obj
+def calibrate(session: Session, switch: str, ports: tuple[str, ...], forget: bool, timeout: float, force: bool) -> None:
+    """Find out which interface a PoE port is, by switching it off and seeing whose link goes.
+
+    For a switch whose tables do not tell. Without PORTS: those whose interface is not known.
+    """
+    from monitoring.places import calibrate as learn
+    from monitoring.places import links_of
+
+    config = session.config()
+    chosen = named_switch(config, switch)
+    with worked_at(session, config, chosen) as (store, poe):
+        if forget:
+            store.forget_calibrations(str(chosen.address))
+            click.echo(f"{label(chosen)}: what was learnt of it is forgotten")
+            return
+        unknown = [port.number for port in poe.ports() if port.has_poe and port.if_index is None]
+        numbers = port_numbers(poe, ports) if ports else unknown
+        if not numbers:
+            click.echo(
+                f"{label(chosen)}: the interface of every PoE port is known; name ports to try them all the same"
+            )
+            return
+        found = learn(
+            store,
+            poe,
+            numbers,
+            lambda: links_of(chosen),
+            guard=guard_of(session.hosts(config), force),
+            patience=timeout,
+            on_progress=lambda port, text: click.echo(f"{label(chosen, port)}: {text}"),
+        )
+    if found:
+        click.echo("It is used from now on; a server that runs uses it when it is started again.")
+    finish(len(numbers), len(numbers) - len(found), "ports stay unknown")
+
+
+@click.group(name="switch")
+def switch_group() -> None:
+    """A switch itself: write it down, for the lab or for a report of what Piman does wrong with it."""
+
+
+@switch_group.command(name="record")
+@click.argument("switch")
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--anonymise", is_flag=True, help="Also without names, and with the last half of each MAC changed.")
+@click.option("--also", multiple=True, metavar="OID", help="Record this part of its tree too. Look what is in it.")
+@click.pass_obj
+def switch_record(session: Session, switch: str, file: Path | None, anonymise: bool, also: tuple[str, ...]) -> None:
+    """Write the tables of a switch to FILE (or the terminal), for `piman lab up --switch FILE`. It only reads."""
+    from utility.drivers import oid
+    from utility.recorder import Disguise, record
+    from utility.snmp import Snmp
+    from utility.snmp_switch import SnmpSwitch
+    from utility.switches import SwitchError
+
+    config = session.config()
+    chosen = named_switch(config, switch)
+    access = chosen.snmp
+    secrets = {access.read_community, access.write_community, access.auth_password, access.priv_password} - {""}
+    try:
+        more = [oid(each.strip(".")) for each in also]
+    except ValueError:
+        raise click.UsageError(f"--also {' '.join(also)}: expected numbers and dots, like 1.3.6.1.4.1.9.9.13") from None
+    try:
+        with Snmp(chosen) as snmp:
+            it = SnmpSwitch(chosen, snmp)
+            disguise = Disguise(secrets, anonymise)
+            text = record(
+                snmp, it.driver, it.object_id, disguise, more=more, tell=lambda line: click.echo(line, err=True)
+            )
+        if file is None:
+            click.echo(text, nl=False)
+        else:
+            file.write_text(text, encoding="utf-8")
+            click.echo(f"{file}: {text.count(chr(10))} lines; read it before you give it away", err=True)
+    except SwitchError as error:
+        raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(f"{file}: cannot be written: {error.strerror}") from None
+
+
+# ----------------------------------------------------------------------------------------------------- what they share
+
+
+def label(switch: Switch, port: int = 0) -> str:
+    return f"{switch.name or switch.address}{f' port {port}' if port else ''}"
+
+
+@contextlib.contextmanager
+def worked_at(session: Session, config: Config, switch: Switch) -> Iterator[tuple[Store, PoeSwitch]]:
+    """The switch, held so that nobody else switches its ports meanwhile. A switch that fails is a Failure."""
+    from monitoring.power import hold_switch
+    from utility.switches import SwitchError, open_switch
+
+    def tell() -> None:
+        warn(f"{label(switch)} is being worked at by another; this waits for it")
+
+    with session.store(config, read_only=False) as store:
+        try:
+            with hold_switch(store, switch, on_wait=tell), open_switch(switch) as poe:
+                yield store, poe
+        except SwitchError as error:
+            raise Failure(str(error)) from None
+
+
+def port_numbers(poe: PoeSwitch, words: Sequence[str]) -> list[int]:
+    """`2 3`, `1-6,8`, `all` -> port numbers."""
+    from monitoring.operations import OperationError, parse_ports
+
+    if list(words) == ["all"]:
+        return [port.number for port in poe.ports() if port.has_poe]
+    numbers = parse_ports(words)
+    if numbers is None:
+        text = f"{' '.join(words)!r} is no list of ports; write it like: 2 3 4  or: 1-6,8  or: all"
+        raise OperationError(text, usage=True)
+    return numbers
+
+
+def guard_of(hosts: Hosts, force: bool) -> Guard:
+    from monitoring.power import own_macs
+    from utility.power_rules import Guard
+
+    return Guard(own_macs(), frozenset(host.mac for host in hosts.all()), force)
+
+
+def keep_places(store: Store, spots: dict[str, Spot]) -> None:
+    """For `status`, and to notice who moves."""
+    import time
+
+    from monitoring.places import moves
+
+    names = {str(spot.switch.address): spot.switch.name or str(spot.switch.address) for spot in spots.values()}
+    places, events = moves(store.places(), spots, names, time.time())
+    store.save_places(places)
+    store.save_board(events, [])
+
+
+def tell_proposals(
+    config: Config, hosts: Hosts, spots: dict[str, Spot], write: bool, as_json: bool, findings: Iterable[Finding]
+) -> None:
+    """Show what hosts.csv says or should say of each, and with `write` write it."""
+    from monitoring.operations import adopt
+    from utility.hosts import Plan
+    from utility.mac_mapper import propose
+
+    proposals = propose(spots, hosts.all(), Plan.of(config))
+    if write:
+        for each in proposals:
+            if not each.is_known and each.address is not None:
+                adopt(hosts, each.mac, each.hostname, str(each.address))
+    if as_json:
+        nobody = [
+            {"switch_number": None, "port": each.port.number, "mac": None, "text": each.verdict.text}
+            for each in findings
+            if not each.verdict.mac
+        ]
+        click.echo(json.dumps([*(proposal_json(each, write) for each in proposals), *nobody], indent=2))
+        return
+    for each in proposals:
+        where = f"{each.spot.where} ({each.spot.port.label})"
+        state = "known" if each.is_known else "written" if write and each.address else "new"
+        click.echo(f"{each.line:<48}  # {where}, {state}{f'; {each.note}' if each.note else ''}")
+    new = sum(not each.is_known for each in proposals)
+    if new and not write:
+        click.echo(f"{new} are new; --write puts these lines into hosts.csv", err=True)
+
+
+def proposal_json(proposal: Proposal, write: bool) -> dict[str, object]:
+    return {
+        "switch": str(proposal.spot.switch.address),
+        "switch_number": proposal.spot.switch.index,
+        "port": proposal.spot.port.number,
+        "label": proposal.spot.port.label,
+        "mac": proposal.mac,
+        "address": str(proposal.address) if proposal.address else None,
+        "hostname": proposal.hostname or None,
+        "known": proposal.is_known,
+        "written": write and not proposal.is_known and proposal.address is not None,
+        "note": proposal.note or None,
     }

@@ -134,33 +134,55 @@ def resolve_pi(config: Config, hosts: Hosts | Roster, word: str, warn: Warn = sa
     placed = place_of(config, host)
     if placed:
         return Target(placed[0], placed[1], host)
-    sightings = look_for(config.switches, host.mac, host, warn=warn)
+    sightings = look_for(config.switches, host.mac, host, [config.private_number], warn)
     edge = choose_edge(sightings)
-    if edge is None:
-        seen = "no switch has seen it" if not sightings else "it is seen behind other switches or on several ports"
-        raise OperationError(
-            f"{host.name}: config.yaml names no port for {host.address}, and {seen}; name switch and port"
-        )
+    if edge is None or not edge.port:
+        why = whereabouts(host.mac, sightings, config.switches)
+        raise OperationError(f"{host.name}: config.yaml names no port for {host.address}, and {why}")
     return Target(edge.switch, edge.port, host)
 
 
 def look_for(
-    switches: Sequence[Switch], mac: str, host: Host | None, vlan: int | None = None, warn: Warn = say_nothing
+    switches: Sequence[Switch], mac: str, host: Host | None, vlans: Iterable[int] = (), warn: Warn = say_nothing
 ) -> list[Sighting]:
-    """Ask all switches which port a MAC is on; a switch that fails is told and does not hide the others' answer."""
+    """Ask all switches which port a MAC is on; a switch that fails is told and does not hide the others' answer.
+
+    vlans  where it is likely to be. A Pi that nobody has seen may have been silent: it is woken and looked for again
+    """
+    vlans, errors = tuple(vlans), dict[str, None]()
     if host:
-        nudge(host)
+        nudge([host.address])
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_switch(switch)) for switch in switches]
-        return find_port(mac, opened, () if vlan is None else (vlan,), on_error=lambda error: warn(str(error)))
+        found = find_port(mac, opened, vlans, on_error=lambda error: errors.setdefault(str(error)))
+        if not found and host and not errors:
+            nudge([host.address], 1.0)
+            found = find_port(mac, opened, vlans, on_error=lambda error: errors.setdefault(str(error)))
+    for text in errors:
+        warn(text)
+    return found
 
 
-def nudge(host: Host) -> None:
-    """Make a Pi say something, so that the switches have its MAC: they forget who is silent for five minutes."""
-    # No route is no error here: then it is not silence that hides it.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
-        sender.sendto(b"", (str(host.address), 9))  # discard, RFC 863; the answer that counts is the ARP reply
-        time.sleep(0.2)
+def whereabouts(mac: str, sightings: Sequence[Sighting], switches: Sequence[Switch]) -> str:
+    """Why `choose_edge` found no port among these, and what to do."""
+    if not sightings:
+        asked = ", ".join(str(each.address) for each in switches) or "no switch: config.yaml has none"
+        return f"{mac} is on no port of {asked}; is the Pi powered, and did it send anything lately?"
+    edges = [each for each in sightings if not each.is_trunk]
+    if edges:
+        both = " and ".join(each.where for each in edges)
+        return f"{mac} is on {both}, and nothing tells which is right: wait until the switches forget, or name the port"
+    ways = ", ".join(each.where + (f" to {each.neighbour}" if each.neighbour else "") for each in sightings)
+    return f"{mac} is behind another switch, seen through {ways}: add that switch to config.yaml, or name its port"
+
+
+def nudge(addresses: Iterable[IPv4Address], patience: float = 0.2) -> None:
+    """Make Pis say something, so that the switches have their MACs: they forget who is silent for five minutes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for address in addresses:
+            with contextlib.suppress(OSError):  # no route is no error here: then it is not silence that hides it
+                sender.sendto(b"", (str(address), 9))  # discard, RFC 863; the answer that counts is the ARP reply
+        time.sleep(patience)
 
 
 # -------------------------------------------------------------------------------------------------- power and orders

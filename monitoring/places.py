@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from monitoring.power import PowerIntents, hold_switch
 from monitoring.store import Event, PiRow, Place, Store, StoreError
 from utility.config import Config, Switch
-from utility.drivers import Oid
+from utility.fdb import UP
 from utility.mac_mapper import Spot, Table, Verdict, is_settled, judge, settle, which_went
 from utility.power_cycle import power_cycle
 from utility.power_rules import Guard
 from utility.service import Severity, Stage
+from utility.snmp import OBJECTS, Snmp
 from utility.switches import PoeSwitch, Port, SwitchError, open_switch
 
 log = logging.getLogger("piman.places")
@@ -27,15 +28,6 @@ log = logging.getLogger("piman.places")
 THREADS = 32  # switches asked at once
 POLL = 1.0  # between two looks whether a Pi has come up
 EARLY = frozenset({Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE})  # of a boot
-
-
-def with_calibrations(config: Config, calibrations: Mapping[str, Mapping[Oid, int]]) -> Config:
-    """The configuration, its switches knowing what trials have shown of their ports."""
-    switches = tuple(
-        replace(switch, calibrated=calibrations[str(switch.address)]) if str(switch.address) in calibrations else switch
-        for switch in config.switches
-    )
-    return replace(config, switches=switches)
 
 
 def read_table(switch: Switch) -> Table:
@@ -131,6 +123,12 @@ class PlaceWatch:
         if text not in self._told:
             self._told.add(text)
             log.warning("%s", text)
+
+
+def links_of(switch: Switch) -> dict[int, bool]:
+    """Which interfaces have a link, by ifIndex. SwitchError."""
+    with Snmp(switch) as snmp:
+        return {oid[-1]: value == UP for oid, value in snmp.walk(OBJECTS["ifOperStatus"])}
 
 
 # ------------------------------------------------------------------------------------------------- with power cuts

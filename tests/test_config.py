@@ -23,6 +23,7 @@ from utility.config import (
     Subnet,
     Web,
     load_config,
+    with_calibrations,
 )
 from utility.rules import BUILT_IN, AlertSeverity
 
@@ -475,6 +476,12 @@ def test_version_3_has_its_passwords_in_env_for_all_switches_and_for_one(folder:
     )
     assert third.snmp == dataclasses.replace(base, version="2c", read_community="look")
     assert "hush" not in repr(load(V3, env, environ))
+
+
+def test_what_trials_have_shown_reaches_the_switches(folder: Path) -> None:
+    config = with_calibrations(load(BASE), {"172.30.4.254": {(1, 3): 103}, "172.30.4.9": {(1, 3): 9}})
+    assert config.switches[0].calibrated == {(1, 3): 103}
+    assert with_calibrations(config, {}) == load(BASE)
 
 
 def test_a_switch_that_falls_over_getbulk(folder: Path) -> None:

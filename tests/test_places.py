@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from monitoring import places as module
-from monitoring.places import PlaceWatch, booted_since, moves, read_tables, with_calibrations
+from monitoring.places import PlaceWatch, booted_since, moves, read_tables
 from monitoring.power import hold_switch
 from monitoring.store import PiRow, Place, Store
 from tests.test_config import BASE
@@ -55,13 +55,6 @@ def test_who_booted_since() -> None:
         PiRow("b8:27:eb:00:00:04", heard="DHCPDISCOVER", heard_at=9.0),
     ]
     assert booted_since(rows, 10.0) == {PI, OTHER}
-
-
-def test_calibrations_reach_the_switches(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(BASE)
-    config = with_calibrations(load_config(tmp_path / "config.yaml", environ={}), {"172.30.4.254": {(1, 3): 103}})
-    assert config.switches[0].calibrated == {(1, 3): 103}
-    assert with_calibrations(config, {"10.0.0.1": {}}) == config
 
 
 @pytest.fixture

@@ -279,6 +279,14 @@ class Config:
         return tuple(a for switch in self.switches for a in switch.pi_addresses if a is not None)
 
 
+def with_calibrations(config: Config, calibrations: Mapping[str, Mapping[Oid, int]]) -> Config:
+    """The same, its switches knowing which interface a PoE port is, as trials have shown; by address and PoE index."""
+    switches = tuple(
+        replace(switch, calibrated=calibrations.get(str(switch.address), {})) for switch in config.switches
+    )
+    return replace(config, switches=switches)
+
+
 def load_config(
     path: Path, env_file: Path | None = None, environ: Mapping[str, str] | None = None, data: bytes | None = None
 ) -> Config:

@@ -1,0 +1,204 @@
+"""findport, mapper, discover, calibrate and switch record, as a user types them, on the lab's switches."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from lab.families import FAMILIES, INDEXES, Quirks, standard_table
+from lab.replay import read_record
+from lab.switch import Device, FamilySwitch
+from monitoring.store import Store
+
+ROOT = Path(__file__).parent.parent.parent
+PI, OTHER, GUEST, DESK = (f"b8:27:eb:00:00:{number:02x}" for number in (7, 8, 9, 10))
+
+CONFIG = """\
+private_number: 1
+server_address: 127.0.167.1
+subnet_mask: 255.255.255.0
+interface: lo
+snmp: {timeout: 0.4, retries: 1}
+switches:
+  - address: 127.0.167.201
+    name: rack-a
+    off_time: 0.5
+    pi_addresses: [127.0.167.11, 127.0.167.12, 127.0.167.13]
+  - address: 127.0.167.202
+    off_time: 0.5
+"""
+HOSTS = f"# ours\n{PI};127.0.167.12;pi2;0\n"
+
+
+@pytest.fixture
+def rack(tmp_path: Path) -> Iterator[tuple[FamilySwitch, FamilySwitch]]:
+    """Two switches with a cable between them; three Pis on the first, one on the second."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    (tmp_path / "state").mkdir()
+    first = FamilySwitch(
+        "procurve", tmp_path / "a", "127.0.167.201", ports=4, name="rack-a", mac="02:00:00:00:00:01",
+        devices={2: Device((PI,)), 3: Device((OTHER,)), 4: Device((DESK,), needs_power=False)},
+    )  # fmt: skip
+    second = FamilySwitch(
+        "comware", tmp_path / "b", "127.0.167.202", ports=4, name="rack-b", mac="02:00:00:00:00:02",
+        devices={1: Device((GUEST,))},
+    )  # fmt: skip
+    first.connect(5, second, 5)
+    with first, second:
+        yield first, second
+
+
+def piman(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "piman.py"), "--config", str(folder / "config.yaml"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_findport(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]) -> None:
+    done = piman(tmp_path, "findport", "pi2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "pi2  rack-a  port 2  1/2  on, delivering, 4.0 W\n", "")
+    rows = json.loads(piman(tmp_path, "findport", GUEST.upper(), "--json").stdout)
+    assert [(row["switch_number"], row["port"], row["is_edge"], row["is_trunk"]) for row in rows] == [
+        (1, 1, True, False),
+        (0, None, False, True),
+    ]
+    assert (rows[0]["milliwatts"], rows[0]["detection"], rows[1]["neighbour"]) == (
+        4000,
+        "delivering",
+        "rack-b port GigabitEthernet1/0/5",
+    )
+    done = piman(tmp_path, "findport", GUEST, "--switch", "rack-a")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: {GUEST} is behind another switch, seen through rack-a 1/5 to rack-b port GigabitEthernet1/0/5:"
+        " add that switch to config.yaml, or name its port\n"
+    )
+    done = piman(tmp_path, "findport", "b8:27:eb:00:00:99")
+    assert (done.returncode, "is on no port of 127.0.167.201, 127.0.167.202" in done.stderr) == (1, True)
+    rack[1].plug(3, Device((PI,)))
+    done = piman(tmp_path, "findport", "pi2")
+    assert done.returncode == 1
+    assert f"{PI} is on rack-a port 2 (1/2) and 127.0.167.202 port 3 (GigabitEthernet1/0/3), and nothing" in done.stderr
+    done = piman(tmp_path, "findport", DESK)
+    assert done.stdout == f"{DESK}  rack-a  port 4  1/4  on, searching, 0.0 W\n"
+    done = piman(tmp_path, "findport", "pi7")
+    assert (done.returncode, "or give a Pi of hosts.csv" in done.stderr) == (1, True)
+
+
+def test_a_switch_that_does_not_answer_is_told_and_hides_nothing(
+    tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]
+) -> None:
+    rack[1].stop()
+    done = piman(tmp_path, "findport", "pi2")
+    assert (done.returncode, done.stdout) == (0, "pi2  rack-a  port 2  1/2  on, delivering, 4.0 W\n")
+    assert done.stderr.startswith("warning: switch 127.0.167.202: ")
+    assert "port 161 is closed: is SNMP on?" in done.stderr
+    (tmp_path / ".env").write_text("PIMAN_SNMP_RACK_A_READ_COMMUNITY=guess\n")
+    done = piman(tmp_path, "findport", "pi2")
+    assert done.returncode == 1
+    assert (
+        "warning: switch rack-a (127.0.167.201): sysObjectID.0: no answer from 127.0.167.201 in 2 tries" in done.stderr
+    )
+    done = piman(tmp_path, "discover")
+    assert (done.returncode, "2 of 2 switches did not answer" in done.stderr) == (1, True)
+
+
+def test_mapper_and_discover_fill_hosts_csv(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]) -> None:
+    done = piman(tmp_path, "discover")
+    assert done.returncode == 0
+    assert [line.split("  #")[0].strip() for line in done.stdout.splitlines()] == [
+        f"{PI};127.0.167.12;pi2;0",
+        f"{OTHER};127.0.167.13;pi-000008;0",
+        f"{GUEST};127.0.167.2;pi-000009;0",
+    ]
+    assert done.stdout.splitlines()[1].endswith("# rack-a port 3 (1/3), new")
+    assert "2 are new; --write puts these lines into hosts.csv" in done.stderr
+    assert (tmp_path / "hosts.csv").read_text() == HOSTS
+    assert rack[0].told == rack[1].told == []
+
+    done = piman(tmp_path, "mapper", "rack-a", "1-3,5", "--write", "--timeout", "1")
+    assert done.returncode == 3
+    assert "rack-a port 1: nobody was heard and the switch saw nobody: is a Pi plugged in there?" in done.stdout
+    assert f"rack-a port 3: {OTHER} by the forwarding table" in done.stdout
+    assert done.stderr == "Error: 2 of 4 ports showed no Pi\n"
+    assert rack[0].told == [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True)], "and not the uplink"
+    assert (tmp_path / "hosts.csv").read_text() == f"{HOSTS}{OTHER};127.0.167.13;pi-000008;0\n"
+
+    rows = json.loads(piman(tmp_path, "discover", "1", "--write", "--json").stdout)
+    assert [(row["mac"], row["port"], row["address"], row["written"]) for row in rows] == [
+        (GUEST, 1, "127.0.167.2", True)
+    ]
+    rack[1].plug(1, None)
+    rack[1].plug(4, Device((GUEST,)))
+    assert piman(tmp_path, "discover").returncode == 0
+    table = piman(tmp_path, "status").stdout
+    assert [line.split()[3] for line in table.splitlines()[1:4]] == ["0/2", "0/3", "1/4"], "the last is learnt"
+    said = piman(tmp_path, "events", "pi-000009").stdout
+    assert "moved from 127.0.167.202 port 1 to 127.0.167.202 port 4" in said
+
+
+def test_calibrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INDEXES, "mad", lambda socket: (1, 900 - 9 * socket.number))
+    family = replace(FAMILIES["standard"], tables=(standard_table("mad"),))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    with FamilySwitch(
+        family, tmp_path / "a", "127.0.167.201", ports=3, devices={2: Device((PI,)), 3: Device((OTHER,))}
+    ):
+        done = piman(tmp_path, "findport", PI)
+        assert (done.returncode, "which PoE port that is, its tables do not tell" in done.stdout) == (0, True)
+        done = piman(tmp_path, "calibrate", "0", "--timeout", "3")
+        assert done.returncode == 3, done.stderr
+        assert "rack-a port 882: it is the interface 2" in done.stdout
+        assert "rack-a port 891: no link went: plug a Pi in there that is up, and try again" in done.stdout
+        assert piman(tmp_path, "findport", PI).stdout == f"{PI}  rack-a  port 2  port2  on, delivering\n"
+        done = piman(tmp_path, "calibrate", "0", "--forget")
+        assert "what was learnt of it is forgotten" in done.stdout
+    with Store(tmp_path / "state" / "piman.db") as store:
+        assert store.calibrations() == {}
+
+
+def test_switch_record(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]) -> None:
+    done = piman(tmp_path, "switch", "record", "rack-a", str(tmp_path / "sw.txt"), "--anonymise")
+    assert done.returncode == 0
+    record = read_record(tmp_path / "sw.txt")
+    assert len(record.ports()) == 4
+    assert PI not in (tmp_path / "sw.txt").read_text()
+    done = piman(tmp_path, "switch", "record", "1", "--also", "1.3.6.1.6.3.10")
+    assert done.stdout.count("\n.1.3.6.1.6.3.10.") > 3
+    assert piman(tmp_path, "switch", "record", "1", "--also", "x").returncode == 2
+    assert "cannot be written" in piman(tmp_path, "switch", "record", "1", str(tmp_path / "no" / "x")).stderr
+    rack[1].stop()
+    done = piman(tmp_path, "switch", "record", "1")
+    assert (done.returncode, "port 161 is closed" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("mapper", "9", "1"), 1, "there is no switch '9'; known: 0 (rack-a), 1 (127.0.167.202)"),
+        (("mapper", "0", "x"), 2, "is no list of ports; write it like: 2 3 4"),
+        (("mapper", "0"), 2, "Missing argument 'PORTS...|all'"),
+        (("mapper", "0", "99"), 1, "no PoE port of that number; the switch has 1-4"),
+        (("calibrate", "0"), 0, ""),
+        (("calibrate", "nobody"), 1, "there is no switch 'nobody'"),
+        (("discover", "nobody"), 1, "there is no switch 'nobody'"),
+        (("switch", "record", "nobody"), 1, "there is no switch 'nobody'"),
+    ],
+)
+def test_a_wrong_word_is_told_what_is_known(
+    tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch], words: tuple[str, ...], code: int, text: str
+) -> None:
+    done = piman(tmp_path, *words)
+    assert text in done.stderr + done.stdout
+    assert done.returncode == code
+    assert Quirks() == rack[0].quirks
+    assert IPv4Address(rack[0].address)
