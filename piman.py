@@ -131,6 +131,7 @@ def build(config: Config, hosts: Hosts, store: Store) -> list[Service]:
     from dhcp.server import DhcpServer
     from monitoring.directory import Directory
     from monitoring.fleet import Fleet
+    from monitoring.places import PlaceWatch
     from monitoring.store import StoreError
     from monitoring.upkeep import PowerRestorer, Upkeep
     from ntp.policy import NtpPolicy, RateLimit
@@ -189,7 +190,10 @@ def build(config: Config, hosts: Hosts, store: Store) -> list[Service]:
         ),
     }
     services = [bind(name, *makers[name]) for name in config.services if name in makers]
-    return [*services, PowerRestorer(config, store), Upkeep(fleet, hosts, store)]
+    boards = PlaceWatch(
+        config, lambda: {host.mac for host in hosts.all()} | {row.mac for row in fleet.snapshot()}, store
+    )
+    return [*services, PowerRestorer(config, store), boards, Upkeep(fleet, hosts, store)]
 
 
 def log_to(folder: Path, level: int) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def status(session: Session, as_json: bool, watch: bool) -> None:
     """Show every Pi: where it is, its stage, its progress, and when it was last heard."""
     from monitoring.directory import Roster
-    from monitoring.operations import place_of
+    from monitoring.operations import where_of
     from monitoring.table import status_json, status_table
     from utility.service import server_runs
 
@@ -35,8 +35,7 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
             hosts.check()
             rows, ordered = store.pis(), {order.mac for order in store.orders()}
             pis = Roster(hosts, rows).all()
-            places = {host.mac: place_of(config, host) for host in pis}
-            where = {mac: (place[0].index, place[1]) for mac, place in places.items() if place}
+            where = where_of(config, pis, store.places())
             if as_json:
                 click.echo(json.dumps(status_json(rows, pis, where, ordered), indent=2))
             else:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 
 from monitoring.directory import Roster
 from monitoring.power import PowerIntents, hold_switch
-from monitoring.store import PiRow, Store, StoreError
+from monitoring.store import PiRow, Place, Store, StoreError
 from utility.config import Config, ConfigError, Switch
 from utility.findport import Sighting, choose_edge, find_port
 from utility.hosts import Host, Hosts, parse_mac
@@ -99,6 +99,14 @@ def place_of(config: Config, host: Host) -> tuple[Switch, int] | None:
         if host.address in switch.pi_addresses:
             return switch, switch.pi_addresses.index(host.address) + 1
     return None
+
+
+def where_of(config: Config, pis: Iterable[Host], learnt: Mapping[str, Place]) -> dict[str, tuple[int, int]]:
+    """MAC -> number of the switch and port: as config.yaml says, and where it does not, as the switches have told."""
+    numbers = {str(switch.address): switch.index for switch in config.switches}
+    where = {mac: (numbers[place.switch], place.port) for mac, place in learnt.items() if place.switch in numbers}
+    placed = {host.mac: place_of(config, host) for host in pis}
+    return where | {mac: (place[0].index, place[1]) for mac, place in placed.items() if place}
 
 
 def resolve(config: Config, hosts: Hosts | Roster, words: Sequence[str], warn: Warn = say_nothing) -> list[Target]:

@@ -182,6 +182,7 @@ def map_ports(
         (result,) = power_cycle(poe, [number], stagger=0, guard=guard, on_progress=tell, intents=intents, wait=wait)
         port = face.get(number, Port(number, ""))
         if not result.ok:
+            on_progress(number, result.text)
             findings.append(Finding(port, Verdict("", result.text)))
             continue
         verdict = _look(store, poe, list(face.values()), number, began)

@@ -115,7 +115,10 @@ def search_switch(switch: PoeSwitch, mac: str, vlans: Sequence[int] = (), *, tho
     places = tables.search(mac) if thorough else tables.find(mac)
     found = [_look(switch.switch, agent, tables, place, mac) for place in places]
     if any(not each.is_trunk for each in found):
-        face = {port.if_index: port for port in switch.ports() if port.if_index is not None}
+        ports = switch.ports()
+        # Where a PoE port is no interface that we know of, one without PoE may be it.
+        is_told = all(port.if_index is not None for port in ports if port.has_poe)
+        face = {port.if_index: port for port in ports if port.if_index is not None and (port.has_poe or is_told)}
         found = [each if each.is_trunk else _on_face(each, face.get(each.if_index), mac) for each in found]
     return found
 

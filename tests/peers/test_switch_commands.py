@@ -84,14 +84,28 @@ def test_findport(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]) -> No
     )
     done = piman(tmp_path, "findport", "b8:27:eb:00:00:99")
     assert (done.returncode, "is on no port of 127.0.167.201, 127.0.167.202" in done.stderr) == (1, True)
-    rack[1].plug(3, Device((PI,)))
-    done = piman(tmp_path, "findport", "pi2")
-    assert done.returncode == 1
-    assert f"{PI} is on rack-a port 2 (1/2) and 127.0.167.202 port 3 (GigabitEthernet1/0/3), and nothing" in done.stderr
     done = piman(tmp_path, "findport", DESK)
     assert done.stdout == f"{DESK}  rack-a  port 4  1/4  on, searching, 0.0 W\n"
     done = piman(tmp_path, "findport", "pi7")
     assert (done.returncode, "or give a Pi of hosts.csv" in done.stderr) == (1, True)
+
+
+def test_a_mac_that_two_switches_claim(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    with (
+        FamilySwitch("procurve", tmp_path / "a", "127.0.167.201", devices={2: Device((PI,))}),
+        FamilySwitch("comware", tmp_path / "b", "127.0.167.202", devices={3: Device((PI,))}),
+    ):
+        done = piman(tmp_path, "findport", "pi2")
+        found = piman(tmp_path, "discover")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: {PI} is on rack-a port 2 (1/2) and 127.0.167.202 port 3 (GigabitEthernet1/0/3), and nothing tells"
+        " which is right: wait until the switches forget, or name the port\n"
+    )
+    assert found.returncode == 1
+    assert f"warning: {PI} is on rack-a port 2 (1/2) and 127.0.167.202 port 3" in found.stderr
 
 
 def test_a_switch_that_does_not_answer_is_told_and_hides_nothing(
