@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from monitoring.directory import Directory
     from monitoring.operations import OperationError
     from monitoring.store import Store
+    from monitoring.upkeep import Upkeep
     from utility.config import Config
     from utility.hosts import Host, Hosts
-    from utility.service import Report, Service
+    from utility.service import Report, Service, Services
+    from web.backend import Backend
 
 log = logging.getLogger("piman")
 
@@ -96,6 +98,15 @@ def gets_firmware(config: Config, host: Host | None) -> bool:
     return host is not None and (host.mac in allowed or host.hostname.lower() in allowed)
 
 
+def dhcp_needs(config: Config) -> tuple[object, ...]:
+    """All that DHCP's decisions are made of."""
+    return (
+        config.server_address, config.network, config.lease_time, config.router, config.dns, config.domain,
+        config.ntp_servers, config.pool, config.subnets, config.unknown_pis, config.reply_delay, config.taken,
+        config.dhcp_mode,
+    )  # fmt: skip
+
+
 def dhcp_policy(config: Config, hosts: Hosts, who: Directory) -> DhcpPolicy | ProxyPolicy:
     """DHCP's decisions, in the mode that config.yaml says; `who` learns of its leases."""
     from dhcp.policy import DhcpPolicy
@@ -126,74 +137,227 @@ def dhcp_policy(config: Config, hosts: Hosts, who: Directory) -> DhcpPolicy | Pr
     return policy
 
 
-def build(config: Config, hosts: Hosts, store: Store) -> list[Service]:
-    """Every service, its sockets bound, joined to the hosts, the board and the orders. Raises Failure."""
-    from dhcp.server import DhcpServer
-    from monitoring.directory import Directory
-    from monitoring.fleet import Fleet
-    from monitoring.places import PlaceWatch
-    from monitoring.store import StoreError
-    from monitoring.upkeep import PowerRestorer, Upkeep
-    from ntp.policy import NtpPolicy, RateLimit
-    from ntp.server import NtpServer
-    from tcp.image import ImageFile
-    from tcp.server import HelloServer, Installs
-    from tftp.files import BootFiles
-    from tftp.server import TftpServer
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One service: what it is made of (if that changes, it is made anew), its ports, and how it is made."""
 
-    ports = config.ports
-    address = config.server_address
-    image = ImageFile(config.image, config.state_dir)
-    limit = RateLimit(interval=config.ntp_rate_limit) if config.ntp_rate_limit else None
-    who = Directory(hosts, store, config.dhcp_mode == "proxy")
-    policy = dhcp_policy(config, hosts, who)
-    fleet = Fleet(store, who.find, time.time)
-    files = BootFiles(
-        config.boot_dir, render_boot_text(config), firmware_updates=lambda host: gets_firmware(config, host)
-    )
+    needs: tuple[object, ...]
+    ports: Sequence[int]
+    make: Callable[[], Service]
 
-    def report(seen: Report) -> None:
+
+class Assembly:
+    """The services, joined to the hosts, the board and the orders; and made anew where config.yaml changes.
+
+    For the main thread. What the threads read of it are whole objects that are replaced: `config` and `policy`.
+    """
+
+    def __init__(self, session: Session, config: Config, hosts: Hosts, store: Store) -> None:
+        from monitoring.directory import Directory
+        from monitoring.fleet import Fleet
+
+        self.session, self.config, self.hosts, self.store = session, config, hosts, store
+        self.who = Directory(hosts, store, config.dhcp_mode == "proxy")
+        self.fleet = Fleet(store, self.who.find, time.time)
+        self.services: dict[str, Service] = {}
+        self._policy = self._policy_of(config)
+        self._parts = self.parts(config)
+
+    def _policy_of(self, config: Config) -> DhcpPolicy | ProxyPolicy:
+        """DHCP's decisions; those who ask for the pool's Pis ask it, also where DHCP itself does not run."""
+        return dhcp_policy(config, self.hosts, self.who)
+
+    def build(self) -> list[Service]:
+        """Every service, its sockets bound. Raises Failure."""
+        self.services = {name: bind(name, part.ports, part.make) for name, part in self._parts.items()}
+        return list(self.services.values())
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """The clockwork, which is never made anew."""
+        from monitoring.upkeep import Upkeep
+
+        upkeep = self.services["upkeep"]
+        assert isinstance(upkeep, Upkeep)
+        return upkeep
+
+    def report(self, seen: Report) -> None:
         if seen.heard:
-            hosts.seen(seen.mac, time.time())
-        fleet.report(seen)
+            self.hosts.seen(seen.mac, time.time())
+        self.fleet.report(seen)
 
-    def complete(mac: str, token: str) -> bool:
+    def parts(self, config: Config) -> dict[str, Part]:
+        """The services that a configuration wants, in the order in which they bind."""
+        from monitoring.places import PlaceWatch
+        from monitoring.upkeep import PowerRestorer, Upkeep
+
+        known = {
+            "dhcp": self._dhcp,
+            "tftp": self._tftp,
+            "hello": self._hello,
+            "ntp": self._ntp,
+            "web": self._web,
+        }
+        parts = {name: known[name](config) for name in config.services if name in known}
+        parts["power"] = Part((config.switches,), [], lambda: PowerRestorer(config, self.store))
+        parts["places"] = Part((config.switches,), [], lambda: PlaceWatch(config, self._macs, self.store))
+        parts["upkeep"] = Part((), [], lambda: Upkeep(self.fleet, self.hosts, self.store))
+        return parts
+
+    def _macs(self) -> set[str]:
+        """Every Pi, and every stranger on the board."""
+        return {host.mac for host in self.hosts.all()} | {row.mac for row in self.fleet.snapshot()}
+
+    def _dhcp(self, config: Config) -> Part:
+        from dhcp.server import DhcpServer
+
+        def make() -> Service:
+            who, policy = self.who, self._policy
+            return DhcpServer(
+                config.interface, policy, self.report, config.ports.dhcp, who.save_lease, who.forget_lease
+            )
+
+        return Part((config.interface, config.ports.dhcp, *dhcp_needs(config)), [config.ports.dhcp], make)
+
+    def _tftp(self, config: Config) -> Part:
+        from tftp.files import BootFiles
+        from tftp.server import TftpServer
+
+        def make() -> Service:
+            files = BootFiles(
+                config.boot_dir, render_boot_text(config), firmware_updates=lambda host: gets_firmware(config, host)
+            )
+            record = self.fleet.record_file
+            port = config.ports.tftp
+            return TftpServer(config.server_address, port, files, self.who.by_address, self.report, record=record)
+
+        updates = config.serve_firmware_updates
+        needs = (config.server_address, config.ports.tftp, config.ports.hello, config.boot_dir, updates)
+        return Part(needs, [config.ports.tftp], make)
+
+    def _hello(self, config: Config) -> Part:
+        from tcp.image import ImageFile
+        from tcp.server import HelloServer, Installs
+
+        def make() -> Service:
+            image = ImageFile(config.image, config.state_dir)
+            installs = Installs(
+                host_of=self.who.by_address,
+                image_for=lambda _host: image.current(),
+                pending=self.store.pending_order,
+                complete=self._complete,
+                now=lambda: datetime.now(UTC),
+            )
+            ports = config.ports
+            return HelloServer(config.server_address, ports.hello, ports.image, installs, self.report)
+
+        ports = [config.ports.hello, config.ports.image]
+        return Part((config.server_address, *ports, config.image), ports, make)
+
+    def _complete(self, mac: str, token: str) -> bool:
+        from monitoring.store import StoreError
+
         try:
-            store.complete_order(mac, token)  # False is no failure: it was cancelled or replaced meanwhile
+            self.store.complete_order(mac, token)  # False is no failure: it was cancelled or replaced meanwhile
         except StoreError as error:
             log.warning("%s", error)
             return False
         return True
 
-    installs = Installs(
-        host_of=who.by_address,
-        image_for=lambda _host: image.current(),
-        pending=store.pending_order,
-        complete=complete,
-        now=lambda: datetime.now(UTC),
-    )
-    makers: dict[str, tuple[Sequence[int], Callable[[], Service]]] = {
-        "dhcp": (
-            [ports.dhcp],
-            lambda: DhcpServer(config.interface, policy, report, ports.dhcp, who.save_lease, who.forget_lease),
-        ),
-        "tftp": (
-            [ports.tftp],
-            lambda: TftpServer(address, ports.tftp, files, who.by_address, report, record=fleet.record_file),
-        ),
-        "hello": ([ports.hello, ports.image], lambda: HelloServer(address, ports.hello, ports.image, installs, report)),
-        "ntp": (
-            [ports.ntp],
-            lambda: NtpServer(
-                address, ports.ntp, NtpPolicy(limit), who.by_address, report, local_stratum=config.local_stratum
-            ),
-        ),
-    }
-    services = [bind(name, *makers[name]) for name in config.services if name in makers]
-    boards = PlaceWatch(
-        config, lambda: {host.mac for host in hosts.all()} | {row.mac for row in fleet.snapshot()}, store
-    )
-    return [*services, PowerRestorer(config, store), boards, Upkeep(fleet, hosts, store)]
+    def _ntp(self, config: Config) -> Part:
+        from ntp.policy import NtpPolicy, RateLimit
+        from ntp.server import NtpServer
+
+        def make() -> Service:
+            limit = RateLimit(interval=config.ntp_rate_limit) if config.ntp_rate_limit else None
+            return NtpServer(
+                config.server_address,
+                config.ports.ntp,
+                NtpPolicy(limit),
+                self.who.by_address,
+                self.report,
+                local_stratum=config.local_stratum,
+            )
+
+        needs = (config.server_address, config.ports.ntp, config.ntp_rate_limit, config.local_stratum)
+        return Part(needs, [config.ports.ntp], make)
+
+    def _web(self, config: Config) -> Part:
+        from web.server import WebServer
+
+        def make() -> Service:
+            return WebServer(config.web, config.ports.web, config.state_dir, self._backend)
+
+        return Part((config.web, config.ports.web, config.web_password), [config.ports.web], make)
+
+    def _backend(self) -> Backend:
+        """What the page asks; called in its thread, which imports Flask."""
+        from web.backend import Backend, Place, Rack
+
+        config, session, store = self.config, self.session, self.store
+        place = Place(config.path, session.env_path, config.state_dir, store, config.web, config.web_password)
+
+        def rack() -> Rack:
+            return Rack(self.config, self.hosts, store, self.fleet.snapshot, store.latest_samples, lambda: True)
+
+        return Backend(place, rack)
+
+    def take_over(self, services: Services) -> None:
+        """Go on with config.yaml as it is now: what is made of other values is made anew, the rest is not disturbed.
+
+        A configuration with a mistake, or one whose ports cannot be had, is told and changes nothing.
+        """
+        try:
+            config = self.session.config()
+            self.session.hosts(config)  # they must be good in the new network too
+        except Failure as error:
+            log.warning("config.yaml is not taken over: %s", error.message.removesuffix("\nnothing was started"))
+            return
+        fixed = [name for name in ("state_dir", "log_dir") if getattr(config, name) != getattr(self.config, name)]
+        if fixed:
+            log.warning("config.yaml: %s counts from the next start on", " and ".join(fixed))
+            config = dataclasses.replace(config, **{name: getattr(self.config, name) for name in fixed})
+        if config == self.config:
+            return
+        before, self.config = self.config, config
+        self._follow(before, config)
+        try:
+            changed = self._exchange(services, self._parts, self.parts(config))
+        except Failure as error:
+            self.config = before
+            self._follow(config, before)
+            self._exchange(services, self.parts(config), self._parts)
+            log.error("config.yaml is not taken over: %s", error.message)
+            return
+        self._parts = self.parts(config)
+        log.info("config.yaml is taken over; made anew: %s", ", ".join(changed) or "nothing")
+
+    def _follow(self, before: Config, config: Config) -> None:
+        """Bring what outlives the services into line with a configuration."""
+        for problem in self.hosts.follow(config):
+            log.warning("hosts.csv is not taken over: %s", problem)
+        if dhcp_needs(before) != dhcp_needs(config):
+            self.who.follow(config.dhcp_mode == "proxy")
+            self._policy = self._policy_of(config)
+
+    def _exchange(self, services: Services, before: dict[str, Part], after: dict[str, Part]) -> list[str]:
+        """Stop what is no longer wanted as it is, and start what is; the names. Failure where one cannot bind."""
+        other = [
+            name for name in {**before, **after} if name not in before or before[name].needs != after_needs(after, name)
+        ]
+        for name in other:
+            if name in self.services:
+                services.retire(self.services.pop(name))
+        for name in other:
+            if name in after:
+                self.services[name] = bind(name, after[name].ports, after[name].make)
+                services.add(self.services[name])
+        return other
+
+
+def after_needs(parts: dict[str, Part], name: str) -> tuple[object, ...] | None:
+    """What a part is made of; None where it is not wanted."""
+    return parts[name].needs if name in parts else None
 
 
 def log_to(folder: Path, level: int) -> None:
@@ -272,9 +436,9 @@ def cli(
 @click.pass_obj
 def server(session: Session) -> None:
     """Run everything: DHCP, TFTP, the installer's protocol, NTP."""
-    from monitoring.upkeep import Upkeep
+    from monitoring.upkeep import ConfigWatch
     from tftp.files import problems_of
-    from utility.service import StateHeldError, notify_systemd, only_server, run_services
+    from utility.service import Services, StateHeldError, notify_systemd, only_server
 
     config = session.config()
     session.hosts(config)  # its mistakes are told before anything is written
@@ -287,9 +451,10 @@ def server(session: Session) -> None:
         log_to(config.log_dir, session.level)
         hosts = session.hosts(config, write=True)
         raise_file_limit()
-        services = build(config, hosts, store)
-        upkeep = services[-1]
-        assert isinstance(upkeep, Upkeep)
+        assembly = Assembly(session, config, hosts, store)
+        services = Services(assembly.build())
+        watch = ConfigWatch([session.config_path, session.env_path or config.path.parent / ".env"], services.wake)
+        assembly.upkeep.also(watch.look)
 
         def ready() -> None:
             notify_systemd("READY=1")
@@ -297,7 +462,11 @@ def server(session: Session) -> None:
             for problem in problems_of(config.boot_dir):
                 log.warning("%s", problem)
 
-        failure = run_services(services, upkeep.reload, ready)
+        def reload() -> None:
+            assembly.upkeep.reload()
+            assembly.take_over(services)
+
+        failure = services.run(reload, ready)
         notify_systemd("STOPPING=1")
         if failure:
             raise Failure(failure)

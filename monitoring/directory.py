@@ -20,10 +20,15 @@ class Directory:
     """
 
     def __init__(self, hosts: Hosts, store: Store, is_proxy: bool) -> None:
-        self._hosts, self._store, self._is_proxy = hosts, store, is_proxy
-        self.leases = store.leases()
-        self._leased = {lease.mac: lease.address for lease in self.leases}
+        self._hosts, self._store = hosts, store
+        self.follow(is_proxy)
         self.host_of_lease: Callable[[IPv4Address], Host | None] = lambda _address: None  # DHCP's, once there is one
+
+    def follow(self, is_proxy: bool) -> None:
+        """Begin, or begin anew when DHCP does, with the leases that were kept."""
+        self._is_proxy = is_proxy
+        self.leases = self._store.leases()
+        self._leased = {lease.mac: lease.address for lease in self.leases}
 
     def find(self, mac: str) -> Host | None:
         address = self._leased.get(mac)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from monitoring.client import answering
 from monitoring.fleet import Fleet
@@ -35,6 +36,11 @@ class Upkeep:
     def __init__(self, fleet: Fleet, hosts: Hosts, store: Store) -> None:
         self._fleet, self._hosts, self._store = fleet, hosts, store
         self._stopping = threading.Event()
+        self._also: list[Callable[[], None]] = []
+
+    def also(self, look: Callable[[], None]) -> None:
+        """Do this too, each time that hosts.csv is looked at; to be said before `run`."""
+        self._also.append(look)
 
     def run(self) -> None:
         next_flush = time.monotonic() + self.flush_interval
@@ -42,6 +48,8 @@ class Upkeep:
         while not self._stopping.wait(self.interval):
             self._fleet.tick(time.time())
             self.reload()
+            for look in self._also:
+                look()
             if time.monotonic() >= next_ask:
                 next_ask = time.monotonic() + self.ask_interval
                 self._ask_the_booting()
@@ -126,6 +134,32 @@ class Recorder:
             self._outage = True
         else:
             self._outage = False
+
+
+class ConfigWatch:
+    """Sees that a file of the configuration was edited, and tells once it has been left alone for a moment."""
+
+    def __init__(self, paths: Sequence[Path], changed: Callable[[], None]) -> None:
+        self._paths, self._changed = paths, changed
+        self._known = self._last = self._stamps()
+
+    def look(self) -> None:
+        """To be called now and then, by one thread."""
+        stamps, before = self._stamps(), self._last
+        self._last = stamps
+        if stamps == before and stamps != self._known:  # an editor may still be writing where it has just changed
+            self._known = stamps
+            self._changed()
+
+    def _stamps(self) -> tuple[tuple[int, ...], ...]:
+        found: list[tuple[int, ...]] = []
+        for path in self._paths:
+            try:
+                stat = path.stat()
+                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            except OSError:
+                found.append(())
+        return tuple(found)
 
 
 class PowerRestorer:

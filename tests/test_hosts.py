@@ -696,3 +696,22 @@ def test_a_rewrite_begins_anew_where_another_wrote_meanwhile(path: Path) -> None
     assert path.read_bytes().endswith(b"# another\n# ours\n")
     with pytest.raises(OSError, match="by others all the time"):
         hosts.rewrite(lambda data: make(data, 100))
+
+
+def test_another_config_is_followed_where_it_fits(tmp_path: Path) -> None:
+    text = "private_number: 4\nserver_address: 172.30.4.1\nsubnet_mask: 255.255.255.0\ninterface: lo\nswitches: []\n"
+    (tmp_path / "config.yaml").write_text(text)
+    config = load_config(tmp_path / "config.yaml", environ={})
+    path = tmp_path / "hosts.csv"
+    path.write_text(f"{A};172.30.4.13;pi1;0\n")
+    hosts = Hosts.open(path, config)
+    assert not hosts.follow(load_config(tmp_path / "config.yaml", environ={}, data=text.replace("4.1", "4.2").encode()))
+    assert hosts.named("pi1")
+    other = load_config(tmp_path / "config.yaml", environ={}, data=text.replace("30.4", "30.5").encode())
+    assert "outside 172.30.5.0/24" in str(hosts.follow(other)[0])
+    assert not hosts.check(), "it is told once"
+    assert hosts.named("pi1"), "the last good one stays in force"
+    with pytest.raises(ConfigError):
+        hosts.add(B)
+    assert not hosts.follow(config)
+    assert hosts.add(B).address == ip("172.30.4.2")

@@ -193,6 +193,40 @@ def test_what_boot_loaders_cannot_fetch_is_in_the_log_from_the_start(folder: Pat
     assert "has 5000 bytes; over the network Pis read only the first 4096" in line
 
 
+def answers_ntp(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+        client.connect(("127.0.0.1", port))
+        try:
+            client.send(b"\x23" + bytes(47))
+            return len(client.recv(64)) == 48
+        except OSError:
+            return False
+
+
+def test_an_edit_of_the_config_is_taken_over_by_those_whom_it_concerns(
+    folder: Path, server: subprocess.Popen[str]
+) -> None:
+    assert server.stderr
+    path = folder / "config.yaml"
+    path.write_text(CONFIG.replace("ntp: 11123", "ntp: 11124"))
+    assert "taken over; made anew: ntp" in next(line for line in server.stderr if "config.yaml" in line)
+    assert answers_ntp(11124)
+    assert not answers_ntp(11123)
+    path.write_text(CONFIG.replace("ntp: 11123", "ntp: x"))
+    assert "config.yaml:6: ports.ntp: found 'x'" in next(line for line in server.stderr if "config.yaml" in line)
+    with socket.create_server(("127.0.0.1", 13335)):
+        path.write_text(CONFIG.replace("hello: 13333", "hello: 13335"))
+        refused = next(line for line in server.stderr if "config.yaml" in line)
+        assert "not taken over: hello: port 13335 is held by" in refused
+    assert answers_ntp(11124), "what ran before goes on"
+    socket.create_connection(("127.0.0.1", 13333)).close()
+    path.write_text(CONFIG.replace("127.0.4.15", "127.0.4.16").replace("services", "state_dir: other\nservices"))
+    assert "state_dir counts from the next start on" in next(line for line in server.stderr if "config.yaml" in line)
+    assert "made anew: ntp, power" in next(line for line in server.stderr if "config.yaml" in line)
+    assert answers_ntp(11123)
+
+
 def test_unknown_pis_are_adopted(folder: Path, config: Config) -> None:
     done = piman(folder, "adopt", "DC-A6-32-00-00-07")
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ import pytest
 
 from utility.service import (
     Report,
+    Services,
     Stage,
     StateHeldError,
     Waker,
@@ -140,6 +141,34 @@ def test_a_service_that_does_not_stop_is_left_behind(caplog: pytest.LogCaptureFi
     assert [record.message for record in caplog.records] == ["tcp did not stop in time", "web did not stop in time"]
     for worker in (stubborn, second):
         worker.waker.wake()
+
+
+def test_a_service_takes_anothers_place_while_the_rest_goes_on() -> None:
+    old, new, other = Worker("ntp"), Worker("ntp"), Worker("dhcp")
+    services = Services([old, other])
+
+    def reload() -> None:
+        assert services.retire(old)
+        assert (old.stopped, other.stopped) == (1, 0)
+        services.add(new)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert services.run(reload, services.wake) == ""
+    assert (old.stopped, new.stopped, other.stopped) == (1, 1, 1)
+    assert new.thread_name == "ntp"
+
+
+def test_a_service_that_does_not_retire_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    stubborn = Worker("tcp", stops=False)
+    services = Services([stubborn, Worker("dhcp")])
+
+    def reload() -> None:
+        assert not services.retire(stubborn, grace=0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert services.run(reload, services.wake) == ""
+    assert [record.message for record in caplog.records] == ["tcp did not stop in time"]
+    stubborn.waker.wake()
 
 
 @pytest.mark.parametrize("where", ["ready", "reload"])

@@ -9,7 +9,7 @@ import pytest
 
 from monitoring.power import hold_switch, restore_left_off
 from monitoring.store import Store
-from monitoring.upkeep import PowerRestorer
+from monitoring.upkeep import ConfigWatch, PowerRestorer
 from tests.test_power_cycle import AUTO, OFF, STATIC, Bench
 from utility.config import load_config
 
@@ -67,3 +67,22 @@ def test_a_port_that_somebody_is_at_work_on_is_left_to_them(tmp_path: Path, monk
         assert bench.log == []
         PowerRestorer(config, store).restore()
         assert bench.log == [(0, "on", 1)]
+
+
+def test_an_edit_is_told_once_and_when_it_is_over(tmp_path: Path) -> None:
+    path, told = tmp_path / "config.yaml", list[str]()
+    watch = ConfigWatch([path, tmp_path / ".env"], lambda: told.append(path.read_text() if path.exists() else ""))
+    watch.look()
+    assert told == []
+    path.write_text("half")
+    watch.look()
+    path.write_text("all of it")
+    watch.look()
+    assert told == []
+    for _again in range(3):
+        watch.look()
+    assert told == ["all of it"]
+    path.unlink()
+    for _again in range(3):
+        watch.look()
+    assert told == ["all of it", ""]

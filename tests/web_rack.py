@@ -10,6 +10,7 @@ import random
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def open_backend(folder: Path, pis: int = 30) -> tuple[Backend, Fleet]:
     fleet.tick(time.time())
     place = Place(config.path, None, config.state_dir, store, config.web, title="Test rack")
     rack = Rack(config, hosts, store, fleet.snapshot, store.latest_samples, lambda: True)
-    return Backend(place, rack), fleet
+    return Backend(place, lambda: rack), fleet
 
 
 def boot(fleet: Fleet, number: int, steps: int) -> None:
@@ -115,7 +116,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         backend, fleet = open_backend(Path(folder), options.pis)
         threading.Thread(target=go_on, args=(fleet, options.pis, threading.Event()), daemon=True).start()
-        WebServer([options.address], options.port, lambda: backend).run()
+        web = replace(backend.place.web, addresses=(options.address,))
+        WebServer(web, options.port, backend.place.state_dir, lambda: backend).run()
 
 
 if __name__ == "__main__":

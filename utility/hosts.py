@@ -390,6 +390,15 @@ class Hosts:
         """hosts.csv beside that config.yaml."""
         return cls(path, Plan.of(config), write)
 
+    def follow(self, config: Config) -> tuple[Problem, ...]:
+        """Hold the file against another config.yaml from now on; what is wrong with it then, and not taken over."""
+        with self._lock:
+            self._plan = Plan.of(config)
+            self._stamp, self._data, self._refused = None, b"", ""
+            problems = self._refresh()
+            self._save_picks()
+            return problems
+
     def find(self, mac: str) -> Host | None:
         """The Pi with that MAC, written `aa:bb:cc:dd:ee:ff`."""
         return self._table.by_mac.get(mac)

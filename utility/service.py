@@ -146,53 +146,106 @@ class Waker:
         self._writer.close()
 
 
-class _Running:
-    """The threads of one `run_services`. What is shared: `failures` and `asked`, lists that only grow at the end."""
+class Services:
+    """Services at work, each in a thread of its name. All methods but `wake` are for the main thread.
 
-    def __init__(self, services: Sequence[Service]) -> None:
-        self.services = services
-        self.failures: list[str] = []
-        self.asked: list[int] = []  # signals not yet acted on
-        self.waker = Waker()
-        self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self._work, args=(s,), name=s.name, daemon=True) for s in services]
+    What the threads share with it: `_failures` and `_asked`, lists that only grow at the end, and `_retired`.
+    """
+
+    def __init__(self, services: Sequence[Service] = ()) -> None:
+        self._threads: dict[Service, threading.Thread] = {}
+        self._failures: list[str] = []
+        self._asked: list[int] = []  # signals not yet acted on
+        self._waker = Waker()
+        self._stopping = threading.Event()
+        self._retired: set[Service] = set()  # taken out on purpose: their end is no failure
+        for service in services:
+            self._threads[service] = self._thread(service)
+
+    def run(self, reload: Callable[[], None], ready: Callable[[], None], grace: float = 0.8) -> str:
+        """Run until a signal or a failure; return the failure, or "".
+
+        SIGTERM and SIGINT stop all, SIGHUP and `wake` call `reload`, which may `add` and `retire` services. The first
+        service to raise stops the others and is named in the answer: a half-working manager is worse than one that
+        systemd starts again. Threads that have not ended `grace` seconds after the stop are left behind (they are
+        daemons). What `ready` and `reload` raise comes out of here, after the services were stopped.
+        """
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in handled}
+        # The kernel may hand a signal to any thread (a second one, while the first is pending, does go elsewhere),
+        # which would not end the main thread's select: so the signal itself writes to the waker.
+        wakeup = signal.set_wakeup_fd(self._waker.writer_fileno(), warn_on_full_buffer=False)
+        try:
+            for thread in self._threads.values():
+                thread.start()
+            ready()
+            self._wait(reload)
+        finally:
+            self._stop(grace)
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._waker.close()
+        return self._failures[0] if self._failures else ""
+
+    def wake(self) -> None:
+        """Ask for a `reload`. Any thread."""
+        self._on_signal(signal.SIGHUP, None)
+
+    def add(self, service: Service) -> None:
+        """Start another service."""
+        self._threads[service] = self._thread(service)
+        self._threads[service].start()
+
+    def retire(self, service: Service, grace: float = 0.8) -> bool:
+        """Stop a service for good, its sockets with it; False: it has not ended in time."""
+        self._retired.add(service)
+        service.stop()
+        thread = self._threads.pop(service)
+        thread.join(grace)
+        if thread.is_alive():
+            log.warning("%s did not stop in time", thread.name)
+        return not thread.is_alive()
+
+    def _thread(self, service: Service) -> threading.Thread:
+        return threading.Thread(target=self._work, args=(service,), name=service.name, daemon=True)
 
     def _work(self, service: Service) -> None:
         failure = f"{service.name} ended by itself"
         try:
             service.run()
-            if self.stopping.is_set():
+            if self._stopping.is_set() or service in self._retired:
                 failure = ""
         except Exception as error:
             log.exception("%s failed", service.name)
             failure = f"{service.name}: {str(error) or type(error).__name__}"
         finally:
             if failure:
-                self.failures.append(failure)
-            self.waker.wake()
+                self._failures.append(failure)
+            self._waker.wake()
 
-    def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.asked.append(number)
-        self.waker.wake()
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._asked.append(number)
+        self._waker.wake()
 
-    def wait(self, reload: Callable[[], None]) -> None:
+    def _wait(self, reload: Callable[[], None]) -> None:
         """Return at the first failure, SIGTERM or SIGINT; `reload` at each SIGHUP."""
-        while not self.failures:
-            select.select([self.waker], [], [])
-            self.waker.drain()
-            asked = [self.asked.pop(0) for _ in self.asked.copy()]  # a signal may come in at any of these steps
+        while not self._failures:
+            select.select([self._waker], [], [])
+            self._waker.drain()
+            asked = [self._asked.pop(0) for _ in self._asked.copy()]  # a signal may come in at any of these steps
             if any(number != signal.SIGHUP for number in asked):
                 return
             if asked:
                 reload()
 
-    def stop(self, grace: float) -> None:
+    def _stop(self, grace: float) -> None:
         """Stop every service that was started; `grace` seconds for all of them together."""
-        self.stopping.set()
-        for service in self.services:
+        self._stopping.set()
+        for service in self._threads:
             service.stop()
         deadline = time.monotonic() + grace
-        for thread in self.threads:
+        for thread in self._threads.values():
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
@@ -202,31 +255,8 @@ class _Running:
 def run_services(
     services: Sequence[Service], reload: Callable[[], None], ready: Callable[[], None], grace: float = 0.8
 ) -> str:
-    """Run each service in a thread of its name until a signal or a failure; return the failure, or "".
-
-    SIGTERM and SIGINT stop all, SIGHUP calls `reload`. The first service to raise stops the others and is named in
-    the answer: a half-working manager is worse than one that systemd starts again. Threads that have not ended
-    `grace` seconds after the stop are left behind (they are daemons). Must be called in the main thread. What
-    `ready` and `reload` raise comes out of here, after the services were stopped.
-    """
-    running = _Running(services)
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, running.on_signal) for number in handled}
-    # The kernel may hand a signal to any thread (a second one, while the first is pending, does go elsewhere), which
-    # would not end the main thread's select: so the signal itself writes to the waker.
-    wakeup = signal.set_wakeup_fd(running.waker.writer_fileno(), warn_on_full_buffer=False)
-    try:
-        for thread in running.threads:
-            thread.start()
-        ready()
-        running.wait(reload)
-    finally:
-        running.stop(grace)
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        running.waker.close()
-    return running.failures[0] if running.failures else ""
+    """Run these services, and no others, until a signal or a failure: see `Services.run`."""
+    return Services(services).run(reload, ready, grace)
 
 
 def notify_systemd(state: str) -> None:

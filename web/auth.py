@@ -108,6 +108,8 @@ def guard() -> Response | None:
         return refuse(
             403, f"nothing is served here under the name {request.host!r}; add it to `names` in `web:` of config.yaml"
         )
+    if not doors.peer_of(request.environ):  # somebody on this machine, beside the TLS that is in front of us
+        return refuse(403, "nothing is served here; ask the port of `ports.web`")
     cookie = request.cookies.get(doors.cookie, "")
     authorization = request.headers.get("Authorization", "")
     g.cookie = cookie if 20 <= len(cookie) <= 100 and cookie.isascii() else secrets.token_urlsafe(32)
@@ -211,7 +213,7 @@ def log_in() -> Response:
     if gate().is_shut:
         abort(403)
     target = _next_page(request.form.get("next", "/"))
-    address = gate().peer_of(dict(request.environ))
+    address = gate().peer_of(request.environ)
     try:
         cookie, who = gate().access.log_in(request.form.get("password", ""), address, time.time())
     except AccessError as error:

@@ -57,13 +57,13 @@ class Rack:
 class Backend:
     """Reads and acts for the routes. Any thread; what is shared has a lock of its own, or is replaced whole.
 
-    open_rack   the rack of config.yaml as it is now; asked when there was none, and where a page has written it in a
-                process that is not the server. OperationError where it cannot be
+    rack    what is in force; None where there is no config.yaml yet
+    reopen  called when a page has written config.yaml: take it over; None: the server sees it by itself
     """
 
-    def __init__(self, place: Place, rack: Rack | None, open_rack: Callable[[], Rack] | None = None) -> None:
+    def __init__(self, place: Place, rack: Callable[[], Rack | None], reopen: Callable[[], None] | None = None) -> None:
         self.place = place
-        self._rack, self._open_rack = rack, open_rack
+        self._rack, self._reopen = rack, reopen
         self.web_folder = Path(__file__).parent
         self.access = Access(place.store, place.state_dir, place.password)
         self.config_file = ConfigFile(place.config_path, place.env_path, place.state_dir, self.access.secret)
@@ -77,23 +77,20 @@ class Backend:
     @property
     def rack(self) -> Rack:
         """The rack; OperationError where there is no config.yaml yet."""
-        if self._rack is None:
+        rack = self._rack()
+        if rack is None:
             raise OperationError(f"{self.place.config_path} does not exist yet; the first steps make it")
-        return self._rack
+        return rack
 
     @property
     def is_set_up(self) -> bool:
-        return self._rack is not None
-
-    def take_over(self, rack: Rack) -> None:
-        """Go on with another configuration: the server has it in force."""
-        self._rack = rack
+        return self._rack() is not None
 
     def reopen(self) -> bool:
-        """After config.yaml was written: take it over, where this process may; else the server sees it by itself."""
-        if self._open_rack is None:
+        """Take over what was written into config.yaml; False: it will be seen soon."""
+        if self._reopen is None:
             return False
-        self._rack = self._open_rack()
+        self._reopen()
         return True
 
     @property
