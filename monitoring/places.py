@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from monitoring.power import PowerIntents, hold_switch
@@ -21,11 +20,10 @@ from utility.power_cycle import power_cycle
 from utility.power_rules import Guard
 from utility.service import Severity, Stage
 from utility.snmp import OBJECTS, Snmp
-from utility.switches import PoeSwitch, Port, SwitchError, open_switch
+from utility.switches import PoeSwitch, Port, SwitchError, ask_all, open_switch
 
 log = logging.getLogger("piman.places")
 
-THREADS = 32  # switches asked at once
 POLL = 1.0  # between two looks whether a Pi has come up
 EARLY = frozenset({Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE})  # of a boot
 
@@ -47,10 +45,7 @@ def read_tables(switches: Sequence[Switch], on_error: Callable[[SwitchError], No
             on_error(error)
             return None
 
-    if not switches:
-        return []
-    with ThreadPoolExecutor(min(len(switches), THREADS), "places") as pool:
-        return [table for table in pool.map(read, switches) if table is not None]
+    return [table for table in ask_all(read, switches) if table is not None]
 
 
 def moves(
@@ -83,7 +78,8 @@ class PlaceWatch:
         """`known`: the MACs that matter, those of hosts.csv and on the board."""
         self._config, self._known, self._store = config, known, store
         self._names = {str(switch.address): switch.name or str(switch.address) for switch in config.switches}
-        self._stopping = threading.Event()
+        self._stopping, self._woken = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
         self._told: set[str] = set()
 
     def run(self) -> None:
@@ -91,13 +87,26 @@ class PlaceWatch:
         while not self._stopping.wait(patience):
             patience = self.interval
             if self._config.switches:
-                try:
-                    self.look()
-                except StoreError as error:
-                    self._tell_once(str(error))
+                # A silent switch takes longer than an end may: then that look is left behind.
+                self._woken.clear()
+                threading.Thread(target=self._look, name="places look", daemon=True).start()
+                self._woken.wait()
+                if self._failure:
+                    raise self._failure
 
     def stop(self) -> None:
         self._stopping.set()
+        self._woken.set()
+
+    def _look(self) -> None:
+        try:
+            self.look()
+        except StoreError as error:
+            self._tell_once(str(error))
+        except BaseException as error:  # noqa: BLE001  # the top of a thread; `run` raises it
+            self._failure = error
+        finally:
+            self._woken.set()
 
     def look(self) -> None:
         """Ask all switches once, and keep what they say. StoreError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -12,13 +12,13 @@ import pytest
 from monitoring import places as module
 from monitoring.places import PlaceWatch, booted_since, moves, read_tables
 from monitoring.power import hold_switch
-from monitoring.store import PiRow, Place, Store
+from monitoring.store import PiRow, Place, Store, StoreError
 from tests.test_config import BASE
 from utility.config import Switch, load_config
 from utility.drivers import Detection
 from utility.mac_mapper import Spot, Table
 from utility.service import Severity, Stage
-from utility.switches import Port, SwitchError
+from utility.switches import Port, SwitchError, ask_all
 
 PI, OTHER, GUEST = (f"b8:27:eb:00:00:0{number}" for number in (1, 2, 3))
 LEFT, RIGHT = Switch(0, IPv4Address("172.30.4.254"), "left"), Switch(1, IPv4Address("172.30.4.253"))
@@ -91,16 +91,46 @@ def test_the_watch(
     ]
     assert caplog.text.count("no answer") == 1
 
-    # in its thread, until it is stopped; a store that fails is told
-    looked = threading.Event()
-    monkeypatch.setattr(watch, "look", looked.set)
+
+def run(watch: PlaceWatch, look: Callable[[], None]) -> threading.Thread:
     watch.first = watch.interval = 0.01
+    watch.look = look  # type: ignore[method-assign]
     thread = threading.Thread(target=watch.run)
     thread.start()
+    return thread
+
+
+def test_the_watch_ends_at_once_though_a_switch_is_silent(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(BASE)
+    watch = PlaceWatch(load_config(tmp_path / "config.yaml", environ={}), lambda: (), store)
+    looked, answers = threading.Event(), threading.Event()
+
+    def look() -> None:
+        looked.set()
+        answers.wait(60)
+
+    thread = run(watch, look)
     assert looked.wait(10)
     watch.stop()
     thread.join(10)
     assert not thread.is_alive()
+    answers.set()
+
+
+def test_what_goes_wrong_in_a_look(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that fails is told and tried again; what nobody reckoned with comes out of the thread."""
+    (tmp_path / "config.yaml").write_text(BASE)
+    watch = PlaceWatch(load_config(tmp_path / "config.yaml", environ={}), lambda: (), store)
+    watch.first = watch.interval = 0.01
+    errors = iter([StoreError("the disk is full"), StoreError("the disk is full"), ZeroDivisionError()])
+
+    def look() -> None:
+        raise next(errors)
+
+    watch.look = look  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        watch.run()
+    assert caplog.text.count("the disk is full") == 1
 
 
 def test_a_switch_that_fails_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,3 +144,17 @@ def test_a_switch_that_fails_is_told_and_left_out(monkeypatch: pytest.MonkeyPatc
     assert [table.switch for table in read_tables([LEFT, RIGHT], errors.append)] == [LEFT]
     assert [str(error) for error in errors] == ["switch 172.30.4.253: no answer"]
     assert read_tables([], errors.append) == []
+
+
+def test_switches_are_asked_at_once_and_told_in_order() -> None:
+    met = threading.Barrier(3)
+
+    def ask(number: int) -> int:
+        met.wait(10)
+        return number * 10
+
+    assert ask_all(ask, [1, 2, 3]) == [10, 20, 30]
+    assert ask_all(lambda number: number, [1, 2, 3, 4], at_once=2) == [1, 2, 3, 4]
+    assert ask_all(ask, []) == []
+    with pytest.raises(ZeroDivisionError):
+        ask_all(lambda number: 1 // number, [1, 0, 2])

@@ -7,7 +7,6 @@ its other end, by LLDP, and with few MACs. Where two are alike, both are told. H
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from utility.config import Switch
@@ -16,9 +15,8 @@ from utility.fdb import BASE_PORT, Agent, Place, Tables
 from utility.hosts import parse_mac
 from utility.snmp import Snmp
 from utility.snmp_switch import Interfaces, SnmpSwitch, read_neighbours
-from utility.switches import Neighbour, PoeSwitch, Port, SwitchError
+from utility.switches import Neighbour, PoeSwitch, Port, SwitchError, ask_all
 
-THREADS = 64  # switches asked at once
 TRUNK_MACS = 2  # more MACs than this on one port: a switch is behind it, not a Pi
 LLDP_REMOTE: Oid = (1, 0, 8802, 1, 1, 2, 1, 4, 1, 1)  # .column.time.localPort.number
 LLDP_LOCAL: Oid = (1, 0, 8802, 1, 1, 2, 1, 3, 7, 1)  # .column.localPort
@@ -72,22 +70,18 @@ def find_port(
     mac, vlans = parse_mac(mac), tuple(vlans)
     errors: dict[int, SwitchError] = {}
     sightings: list[Sighting] = []
-    if switches:
-        with ThreadPoolExecutor(min(len(switches), THREADS), "findport") as pool:
-            for thorough in (False, True):
+    for thorough in (False, True):
 
-                def search(switch: PoeSwitch, thorough: bool = thorough) -> list[Sighting]:
-                    if thorough and switch.switch.index in errors:
-                        return []
-                    try:
-                        return search_switch(switch, mac, vlans, thorough=thorough)
-                    except SwitchError as error:
-                        errors[switch.switch.index] = error
-                        return []
+        def search(switch: PoeSwitch, thorough: bool = thorough) -> list[Sighting]:
+            if thorough and switch.switch.index in errors:
+                return []
+            try:
+                return search_switch(switch, mac, vlans, thorough=thorough)
+            except SwitchError as error:
+                errors[switch.switch.index] = error
+                return []
 
-                sightings = [each for found in pool.map(search, switches) for each in found]
-                if sightings:
-                    break
+        sightings = sightings or [each for found in ask_all(search, switches) for each in found]
     for error in errors.values():
         if on_error:
             on_error(error)

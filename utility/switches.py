@@ -6,13 +6,17 @@ A `PoeSwitch` is SNMP (snmp_switch.py), three commands of the user's (exec_switc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from utility.config import Switch
 from utility.drivers import Detection, Oid
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 
 class SwitchError(Exception):
@@ -138,6 +142,41 @@ class PoeSwitch(Protocol):
 
     def supplies(self, ports: Iterable[Port]) -> list[PowerSupply]:
         """What feeds these ports, as far as the switch says."""
+
+
+def ask_all(ask: Callable[[Asked], Told], switches: Sequence[Asked], at_once: int = 64) -> list[Told]:
+    """What `ask` says of each, in their order; many at once. The first exception comes out of here.
+
+    In threads that nobody waits for who has had enough: a switch that is silent for ten seconds must not keep a
+    process alive that was told to end.
+    """
+    results: dict[int, Told] = {}
+    failures: list[BaseException] = []
+    left = iter(enumerate(switches))
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not failures:
+            with lock:
+                number, switch = next(left, (-1, None))
+            if switch is None:
+                return
+            try:
+                results[number] = ask(switch)
+            except BaseException as error:  # noqa: BLE001  # the top of a thread; raised below
+                failures.append(error)
+
+    threads = [
+        threading.Thread(target=work, name=f"switch {number}", daemon=True)
+        for number in range(min(len(switches), at_once))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(switches))]
 
 
 def open_switch(switch: Switch) -> PoeSwitch:
