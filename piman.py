@@ -25,7 +25,7 @@ import click
 from commands.doctor import doctor
 from commands.image import image
 from commands.lab import enter_lab, lab
-from commands.power import reinstall, restart
+from commands.power import ports, power, reinstall, restart
 from commands.session import FAILED, USAGE, Failure, Session
 from commands.switches import calibrate, discover, findport, mapper, switch_group
 from commands.watch import adopt, events, status
@@ -474,7 +474,8 @@ def server(session: Session) -> None:
 
 
 COMMANDS = (
-    restart, reinstall, findport, mapper, discover, calibrate, switch_group, status, events, adopt, doctor, image, lab,
+    restart, reinstall, power, ports, findport, mapper, discover, calibrate, switch_group, status, events, adopt,
+    doctor, image, lab,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from monitoring.directory import Roster
-from monitoring.power import PowerIntents, hold_switch
+from monitoring.power import (
+    InterruptionError,
+    PowerIntents,
+    PowerOptions,
+    Waiting,
+    hold_switch,
+    left_off,
+    own_macs,
+    restore_left_off,
+)
 from monitoring.store import PiRow, Place, Store, StoreError
 from utility.config import Config, ConfigError, Switch
 from utility.findport import Sighting, choose_edge, find_port
 from utility.hosts import Host, Hosts, parse_mac
-from utility.power_cycle import power_cycle
+from utility.power_cycle import PortResult, power_cycle, set_power
+from utility.power_rules import Guard
 from utility.service import Severity, Stage
-from utility.switches import SwitchError, open_switch
+from utility.switches import PoeSwitch, SwitchError, open_switch
 
 
 class OperationError(Exception):
@@ -206,6 +217,9 @@ class Outcome:
 
 
 Progress = Callable[[Target, str], None]  # any thread
+PortTell = Callable[[int, str], None]
+DEFAULT = PowerOptions()
+PATIENCE = 3  # times that somebody has to interrupt until we go although a port may be off
 
 
 class Operations:
@@ -218,39 +232,103 @@ class Operations:
     def __init__(self, store: Store, by: str, tell: Progress) -> None:
         self._store, self._by, self._tell = store, by, tell
 
-    def cycle(self, targets: Sequence[Target]) -> list[Outcome]:
+    def cycle(self, targets: Sequence[Target], options: PowerOptions = DEFAULT) -> list[Outcome]:
         """Power-cycle the targets; what became of each is an event too."""
-        by_switch: dict[int, list[Target]] = {}
-        for target in targets:
-            by_switch.setdefault(target.switch.index, []).append(target)
-        with ThreadPoolExecutor(max(len(by_switch), 1)) as pool:
-            outcomes = [each for group in pool.map(self._cycle_switch, by_switch.values()) for each in group]
+
+        def act(poe: PoeSwitch, ports: list[int], guard: Guard, tell: PortTell, waiting: Waiting) -> list[PortResult]:
+            return power_cycle(
+                poe, ports, off_time=options.off_time, stagger=options.stagger, guard=guard,
+                on_progress=tell, intents=PowerIntents(self._store, poe.switch), wait=waiting,
+            )  # fmt: skip
+
+        outcomes = self._act(targets, options, act)
+        self._record(outcomes, "", "not power-cycled")
+        return outcomes
+
+    def turn(self, targets: Sequence[Target], on: bool, options: PowerOptions = DEFAULT) -> list[Outcome]:
+        """Turn the targets on, or off until somebody turns them on; what became of each is an event too."""
+
+        def act(poe: PoeSwitch, ports: list[int], guard: Guard, tell: PortTell, waiting: Waiting) -> list[PortResult]:
+            return set_power(
+                poe, ports, on, stagger=options.stagger, guard=guard,
+                on_progress=tell, intents=PowerIntents(self._store, poe.switch), wait=waiting,
+            )  # fmt: skip
+
+        outcomes = self._act(targets, options, act)
+        word = "on" if on else "off"
+        self._record(outcomes, f"turned {word} by {self._by}", f"not turned {word}")
+        return outcomes
+
+    def restore(self, switches: Iterable[Switch]) -> list[str]:
+        """Turn on what a power cycle that died left off, at every switch; a sentence about each port."""
+        left = {intent.switch for intent in self._store.intents()}
+        said: list[str] = []
+
+        def at(switch: Switch) -> list[str]:
+            with hold_switch(self._store, switch, patience=0) as held, open_switch(switch) as poe:
+                results = restore_left_off(self._store, poe) if held else []
+            return [left_off(switch, result) for result in results]
+
+        for switch in (each for each in switches if str(each.address) in left):
+            try:
+                said += at(switch)
+            except SwitchError as error:
+                said.append(f"{error}; a port may still be off there")
+        return said
+
+    def _record(self, outcomes: Iterable[Outcome], done: str, failed: str) -> None:
         for outcome in outcomes:
             if outcome.target.host:
                 severity = Severity.INFO if outcome.ok else Severity.ERROR
-                text = outcome.text if outcome.ok else f"not power-cycled: {outcome.text}"
+                text = done or outcome.text if outcome.ok else f"{failed}: {outcome.text}"
                 self._store.add_event(outcome.target.host.mac, time.time(), severity, text)
-        return outcomes
 
-    def _cycle_switch(self, targets: Sequence[Target]) -> list[Outcome]:
+    def _act(self, targets: Sequence[Target], options: PowerOptions, act: PowerAct) -> list[Outcome]:
+        """Work on all switches. Who interrupts waits until what is off is on again, and is then obeyed."""
+        groups: dict[int, list[Target]] = {}
+        for target in targets:
+            groups.setdefault(target.switch.index, []).append(target)
+        boards = {row.mac for row in self._store.pis()} | {target.host.mac for target in targets if target.host}
+        guard = Guard(own_macs(), frozenset(boards), options.force)
+        stopping = threading.Event()
+        with ThreadPoolExecutor(max(len(groups), 1), "power") as pool:
+            futures = [pool.submit(self._act_on_switch, group, guard, act, stopping) for group in groups.values()]
+            try:
+                return [outcome for future in futures for outcome in future.result()]
+            except BaseException:
+                stopping.set()
+                _outlast(futures)
+                raise
+
+    def _act_on_switch(
+        self, targets: Sequence[Target], guard: Guard, act: PowerAct, stopping: threading.Event
+    ) -> list[Outcome]:
         """One switch's ports; a switch that fails fails them all."""
         switch, by_port = targets[0].switch, {target.port: target for target in targets}
+        waiting = Waiting(stopping)
 
         def tell(port: int, text: str) -> None:
-            target = by_port[port]
+            target = by_port.get(port) or Target(switch, port, None)
             self._tell(target, text)
             if target.host and text == "on":
                 with contextlib.suppress(StoreError):  # it only dates what the Pi does next
                     self._store.add_power_on(target.host.mac, time.time())
 
+        def tell_of_others() -> None:
+            tell(targets[0].port, "waits: somebody else is switching ports there")
+
         try:
-            with hold_switch(self._store, switch), open_switch(switch) as poe:
-                results = power_cycle(poe, list(by_port), on_progress=tell, intents=PowerIntents(self._store, switch))
-        except SwitchError as error:
+            with hold_switch(self._store, switch, on_wait=tell_of_others, wait=waiting), open_switch(switch) as poe:
+                for result in restore_left_off(self._store, poe, waiting):
+                    tell(result.port, left_off(switch, result))
+                results = act(poe, list(by_port), guard, tell, waiting)
+        except (SwitchError, InterruptionError) as error:
             return [Outcome(target, ok=False, text=str(error)) for target in targets]
         return [Outcome(by_port[result.port], result.ok, result.text) for result in results]
 
-    def reinstall(self, targets: Sequence[Target]) -> tuple[dict[str, str], list[Outcome]]:
+    def reinstall(
+        self, targets: Sequence[Target], options: PowerOptions = DEFAULT
+    ) -> tuple[dict[str, str], list[Outcome]]:
         """Order a fresh install of exactly these Pis and power-cycle them -> token of each MAC's order, outcomes.
 
         An order whose Pi was not power-cycled is taken back: it must not be formatted at some later reboot.
@@ -262,7 +340,7 @@ class Operations:
             for mac in (target.host.mac for target in targets if target.host):
                 orders[mac] = self._store.order_install(mac, time.time(), self._by)
                 self._store.add_event(mac, time.time(), Severity.INFO, f"reinstall ordered by {self._by}")
-            outcomes = self.cycle(targets)
+            outcomes = self.cycle(targets, options)
         except BaseException:  # Ctrl-C among them: nobody knows which Pis boot now, so none is to be formatted
             self._cancel(orders)
             raise
@@ -275,6 +353,17 @@ class Operations:
         for mac, token in orders.items():
             if self._store.complete_order(mac, token):
                 self._store.add_event(mac, time.time(), Severity.ERROR, "reinstall cancelled: no power cycle")
+
+
+PowerAct = Callable[[PoeSwitch, list[int], Guard, PortTell, Waiting], list[PortResult]]
+
+
+def _outlast(futures: Iterable[Future[list[Outcome]]]) -> None:
+    """Until all ports are on, even if somebody who is impatient interrupts again."""
+    for _again in range(PATIENCE):
+        with contextlib.suppress(KeyboardInterrupt):
+            wait(futures)
+            return
 
 
 def check_pis(targets: Iterable[Target]) -> None:

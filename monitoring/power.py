@@ -10,16 +10,61 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring.store import Store, StoreError
 from utility.config import Switch
-from utility.power_cycle import Left, PortResult, restore_ports
+from utility.power_cycle import STAGGER, Left, PortResult, restore_ports
 from utility.switches import PoeSwitch
 
 TRY_AGAIN = 0.5  # between two looks whether the switch is free
+SIOCGIFHWADDR = 0x8927
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOptions:
+    """How ports are switched: seconds between two that come on, seconds off (None: the switch's own), and whether those
+    are switched too that should rather be left alone."""
+
+    stagger: float = STAGGER
+    off_time: float | None = None
+    force: bool = False
+
+
+class InterruptionError(Exception):
+    """Somebody does not want to wait any longer."""
+
+
+class Waiting:
+    """`time.sleep` for one power cycle. `stopping` ends it once; what is waited for after that is a port to be on."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self._stopped = False
+
+    def __call__(self, seconds: float) -> None:
+        if self._stopped:
+            time.sleep(seconds)
+        elif self._stopping.wait(seconds):
+            self._stopped = True
+            raise InterruptionError("interrupted; the port is on again")
+
+
+def own_macs() -> frozenset[str]:
+    """The MACs of this machine: a port that they are behind is our own way to the switch."""
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                answer = fcntl.ioctl(asker, SIOCGIFHWADDR, struct.pack("256s", name.encode()[:15]))
+                found.add(answer[18:24].hex(":"))
+    return frozenset(found - {"00:00:00:00:00:00"})
 
 
 class PowerIntents:
@@ -41,15 +86,6 @@ class PowerIntents:
             for intent in self._store.intents()
             if intent.switch == self._switch
         ]
-
-
-def own_macs() -> frozenset[str]:
-    """Of this machine's network interfaces: the port that they are on is our way to the switch."""
-    found = set()
-    for path in Path("/sys/class/net").glob("*/address"):
-        with contextlib.suppress(OSError):  # it is gone meanwhile
-            found.add(path.read_text(encoding="ascii").strip().lower())
-    return frozenset(found - {"", "00:00:00:00:00:00"})
 
 
 @contextlib.contextmanager
@@ -107,6 +143,8 @@ def restore_left_off(store: Store, poe: PoeSwitch, wait: Callable[[float], objec
 
 
 def left_off(switch: Switch, result: PortResult) -> str:
-    """The sentence about a port that was found off and is on again."""
-    name = switch.name or str(switch.address)
-    return f"{name} port {result.port} was left off by a power cycle that died; it is on again"
+    """The sentence about a port that was found off."""
+    where = f"{switch.name or switch.address} port {result.port}"
+    if result.ok:
+        return f"{where} was left off by a power cycle that died; it is on again"
+    return f"{where} was left off by a power cycle that died, and stays off: {result.text}"

@@ -203,7 +203,7 @@ class PowerRestorer:
             if result.ok:
                 log.warning("%s", left_off(switch, result))
             else:
-                self._tell_once(f"{switch.address} port {result.port} stays off: {result.text}")
+                self._tell_once(left_off(switch, result))
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:

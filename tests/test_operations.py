@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import pytest
@@ -22,12 +27,14 @@ from monitoring.operations import (
     resolve,
     strangers,
 )
+from monitoring.power import PowerOptions, hold_switch
 from monitoring.store import PiRow, Store
-from utility.config import Config, load_config
+from tests.test_power_cycle import AUTO, OFF, STATIC, Bench
+from utility.config import Config, Switch, load_config
 from utility.hosts import Hosts
 from utility.power_cycle import PortResult
 from utility.service import Severity, Stage
-from utility.switches import PoeSwitch, SwitchError
+from utility.switches import Neighbour, PoeSwitch, SwitchError
 
 CONFIG = """\
 private_number: 4
@@ -230,3 +237,105 @@ def test_who_is_adopted(hosts: Hosts, tmp_path: Path) -> None:
     hosts.path.mkdir()
     with pytest.raises(OperationError, match=r"hosts\.csv"):
         adopt(hosts, "e4:5f:01:00:00:0b")
+
+
+# ------------------------------------------------------------------------------------------- the power, with a switch
+
+
+@pytest.fixture
+def bench(config: Config, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The first switch; the second one does not answer."""
+    bench = Bench()
+    bench.switch = config.switches[0]
+
+    def open_one(switch: Switch) -> PoeSwitch:
+        if switch.index:
+            raise SwitchError(switch, "", "no answer")
+        return bench
+
+    monkeypatch.setattr(operations, "open_switch", open_one)
+    return bench
+
+
+def test_ports_are_turned_off_and_on_in_somebodys_name(
+    config: Config, hosts: Hosts, store: Store, acting: Operations, bench: Bench
+) -> None:
+    bench.neighbours = {2: Neighbour("sw2", "", "24")}
+    targets = resolve(config, hosts, ["0", "1-2"])
+    assert [each.ok for each in acting.turn(targets, False)] == [True, False]
+    assert bench.settings == {1: OFF, 2: AUTO, 3: AUTO, 4: AUTO}
+    assert [each.ok for each in acting.turn(targets, False, PowerOptions(force=True))] == [True, True]
+    assert [each.text for each in acting.turn(targets, True)] == ["on", "on"]
+    assert [event.text for event in store.latest_events("b8:27:eb:00:00:01")] == [
+        "turned off by ann",
+        "turned off by ann",
+        "turned on by ann",
+    ]
+
+
+def test_our_own_port_is_left_alone(
+    config: Config, hosts: Hosts, acting: Operations, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "own_macs", lambda: frozenset({"02:00:00:00:00:01"}))
+    bench.seen = {1: frozenset({"02:00:00:00:00:01"})}
+    [outcome] = acting.turn(resolve(config, hosts, ["0", "1"]), False)
+    assert outcome.text == "left alone: this machine is behind it (--force switches it all the same)"
+
+
+def test_what_was_left_off_is_turned_on_first(config: Config, hosts: Hosts, store: Store, bench: Bench) -> None:
+    told: list[str] = []
+    acting = Operations(store, "ann", lambda target, text: told.append(f"{target.label}: {text}"))
+    assert acting.restore(config.switches) == []
+    bench.settings |= {3: OFF, 4: OFF}
+    store.add_intent("127.0.4.254", 4, 1.0, (1, 4), STATIC)
+    store.add_intent("127.0.4.253", 1, 1.0)
+    assert acting.restore(config.switches) == [
+        "left port 4 was left off by a power cycle that died; it is on again",
+        "switch 127.0.4.253: no answer; a port may still be off there",
+    ]
+    assert bench.settings == {1: AUTO, 2: AUTO, 3: OFF, 4: STATIC}
+    store.add_intent("127.0.4.254", 3, 1.0, (1, 3))
+    acting.turn([Target(config.switches[0], 1, None)], True)
+    assert told[0] == "left port 3: left port 3 was left off by a power cycle that died; it is on again"
+    assert bench.settings[3] == AUTO
+    with hold_switch(store, config.switches[0]):
+        store.add_intent("127.0.4.254", 3, 1.0)
+        assert acting.restore(config.switches[:1]) == [], "somebody is at work on it"
+
+
+def test_who_interrupts_waits_until_the_ports_are_on(
+    config: Config, hosts: Hosts, store: Store, acting: Operations, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+
+    def wait_twice(futures: Iterable[Future[list[Outcome]]]) -> None:
+        monkeypatch.setattr(operations, "wait", wait)
+        raise KeyboardInterrupt  # again
+
+    def refuse(port: int, on: bool) -> str | None:
+        if port == 3 and not on:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        return None
+
+    monkeypatch.setattr(operations, "wait", wait_twice)
+    bench.refuse = refuse
+    with pytest.raises(KeyboardInterrupt):
+        acting.cycle(resolve(config, hosts, ["0", "1", "3"]), PowerOptions(off_time=30.0))
+    assert time.monotonic() - began < 10
+    assert [word for _, word, _ in bench.log] == ["off", "off", "on", "on"]
+    assert bench.all_on()
+    assert store.intents() == []
+
+
+def test_one_at_a_time_switches_ports_of_a_switch(config: Config, hosts: Hosts, store: Store, bench: Bench) -> None:
+    told: list[str] = []
+    acting = Operations(store, "ann", lambda _target, text: told.append(text))
+    with hold_switch(store, config.switches[0]):
+        worker = threading.Thread(target=acting.turn, args=([Target(config.switches[0], 1, None)], False))
+        worker.start()
+        while not told:
+            time.sleep(0.01)
+        assert bench.log == []
+    worker.join()
+    assert told == ["waits: somebody else is switching ports there", "off"]

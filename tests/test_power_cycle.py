@@ -104,7 +104,7 @@ class Bench:
         return self.seen
 
     def supplies(self, ports: Iterable[Port]) -> list[PowerSupply]:
-        numbers = frozenset(port.number for port in ports)
+        numbers = frozenset(port.number for port in ports if port.has_poe)
         taken = sum(port.milliwatts or 0 for port in self._seen(self.ports()[:-1]))
         return [PowerSupply(numbers, self.capacity, taken)] if self.capacity else []
 

@@ -48,7 +48,7 @@ def test_a_port_left_off_is_tried_until_it_is_on(
     assert bench.settings == {1: AUTO, 2: AUTO, 3: STATIC, 4: OFF}
     told = [record.getMessage() for record in caplog.records if record.name == "piman.upkeep"]
     assert told == [
-        "127.0.4.254 port 3 stays off: IS PERHAPS STILL OFF: no answer",
+        "127.0.4.254 port 3 was left off by a power cycle that died, and stays off: IS PERHAPS STILL OFF: no answer",
         "127.0.4.254 port 3 was left off by a power cycle that died; it is on again",
     ]
 
