@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Draw again every second, until Ctrl-C.")
 @click.pass_obj
 def status(session: Session, as_json: bool, watch: bool) -> None:
-    """Show every Pi: where it is, its stage, its progress, and when it was last heard."""
+    """Show every Pi: where it is, its stage and progress, when it was last heard, and whether it is well."""
     from monitoring.directory import Roster
     from monitoring.operations import where_of
-    from monitoring.table import status_json, status_table
+    from monitoring.table import measured, status_json, status_table
     from utility.service import server_runs
 
     config = session.config()
@@ -36,10 +36,11 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
             rows, ordered = store.pis(), {order.mac for order in store.orders()}
             pis = Roster(hosts, rows).all()
             where = where_of(config, pis, store.places())
+            known_of = measured(store.latest_samples(), store.alerts())
             if as_json:
-                click.echo(json.dumps(status_json(rows, pis, where, ordered), indent=2))
+                click.echo(json.dumps(status_json(rows, pis, where, ordered, known_of), indent=2))
             else:
-                table = status_table(rows, pis, where, ordered, time.time())
+                table = status_table(rows, pis, where, ordered, time.time(), known_of)
                 running = server_runs(config.state_dir)
                 table += [] if running else ["no server runs: this is what was known when it stopped"]
                 if watch:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from monitoring.alerts import Alert
+from monitoring.metrics import METRICS, Reading
 from monitoring.store import PiRow
 from utility.hosts import Host
 
-HEADINGS = ("NAME", "MAC", "IP", "SWITCH/PORT", "STAGE", "PROGRESS", "HEARD", "IMAGE", "HEALTH")
+HEADINGS = ("NAME", "MAC", "IP", "SWITCH/PORT", "STAGE", "PROGRESS", "HEARD", "UP", "CPU", "TEMP", "IMAGE", "HEALTH")
+_MEASURED = slice(HEADINGS.index("UP"), HEADINGS.index("IMAGE"))  # left out where nobody polls
+_OLD = 300.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the monitoring knows, by MAC: the last reading of each Pi, and its open alerts, the worst first."""
+
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    alerts: Mapping[str, Sequence[Alert]] = field(default_factory=dict)
+
+
+def measured(readings: Mapping[str, Reading], alerts: Iterable[Alert]) -> Measured:
+    """The same from what the store holds."""
+    by_mac: dict[str, list[Alert]] = {}
+    for alert in sorted(alerts, key=lambda each: (-each.severity.rank, each.since)):
+        by_mac.setdefault(alert.subject, []).append(alert)
+    return Measured(readings, by_mac)
+
+
+NOTHING = Measured()
 
 
 def age(seconds: float) -> str:
@@ -50,29 +74,68 @@ def status_table(
     where: Mapping[str, tuple[int, int]],
     ordered: Collection[str],
     now: float,
+    known_of: Measured = NOTHING,
 ) -> list[str]:
     """The lines of the table: every Pi of hosts.csv, heard or not, then the unknown MACs that asked.
 
-    where    switch number and port of each MAC that has one
-    ordered  the MACs that wait for a fresh install
-    now      Unix time
+    where     switch number and port of each MAC that has one
+    ordered   the MACs that wait for a fresh install
+    now       Unix time
+    known_of  what was measured
     """
     by_mac = {row.mac: row for row in rows}
-    lines = [HEADINGS]
+    lines: list[tuple[str, ...]] = [HEADINGS]
     for host in hosts:
         row = by_mac.pop(host.mac, None)
         place = where.get(host.mac)
         known = (host.name, host.mac, str(host.address), f"{place[0]}/{place[1]}" if place else "-")
         order = "reinstall ordered" if host.mac in ordered else ""
+        reading = known_of.readings.get(host.mac)
+        if reading and now - reading.when > _OLD:  # it says nothing of now
+            reading = None
         if row is None or not row.stage:
-            lines.append((*known, "-", "", "never", "-", (row.hint if row else "") or order or "-"))
+            trouble = (row.hint if row else "") or order or "-"
+            lines.append((*known, "-", "", "never", *_cells(reading, now), "-", trouble))
             continue
-        heard = age(now - row.heard_at) if row.heard_at else "never"
-        trouble = health(row) if _in_trouble(row) else order or "ok"
-        lines.append((*known, row.stage, progress(row), heard, row.facts.get("image") or "-", trouble))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+        heard_at = max(row.heard_at, _answered_at(reading))
+        heard = age(now - heard_at) if heard_at else "never"
+        trouble = health(row) if _in_trouble(row) else order or _worst(known_of.alerts.get(host.mac, ()), reading)
+        image = row.facts.get("image") or (reading.words.get("image") if reading else "") or "-"
+        lines.append((*known, row.stage, progress(row), heard, *_cells(reading, now), image, trouble))
+    if not known_of.readings:
+        lines = [(*line[: _MEASURED.start], *line[_MEASURED.stop :]) for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return [*text, *(_stranger(row, now) for row in by_mac.values())]
+
+
+def _answered_at(reading: Reading | None) -> float:
+    """When a Pi last answered a poll, as far as its last reading says."""
+    return reading.when if reading and "ping_ms" in reading.values else 0.0
+
+
+def _cells(reading: Reading | None, now: float) -> tuple[str, str, str]:
+    """The cells UP, CPU, TEMP."""
+    if reading is None:
+        return "-", "-", "-"
+    since = reading.words.get("since", "")
+    span = age(now - float(since)) if since.isdecimal() and since != "0" else ""
+    up = span if reading.values.get("up") else f"down {span}".rstrip()
+    cpu, heat = (
+        METRICS[name].shown(reading.values[name]) if name in reading.values else "-"
+        for name in ("cpu_percent", "temperature")
+    )
+    return up, cpu, heat
+
+
+def _worst(alerts: Sequence[Alert], reading: Reading | None) -> str:
+    """The gravest of what is wrong, and how much more there is."""
+    if alerts:
+        more = f" (and {len(alerts) - 1} more)" if len(alerts) > 1 else ""
+        return f"{alerts[0].severity}: {alerts[0].text}{more}"
+    if reading and not reading.values.get("up", 1.0):
+        return f"down: {reading.words.get('evidence', '')}".rstrip(": ")
+    return "ok"
 
 
 def _in_trouble(row: PiRow) -> bool:
@@ -89,7 +152,11 @@ def _stranger(row: PiRow, now: float) -> str:
 
 
 def status_json(
-    rows: Sequence[PiRow], hosts: Sequence[Host], where: Mapping[str, tuple[int, int]], ordered: Collection[str]
+    rows: Sequence[PiRow],
+    hosts: Sequence[Host],
+    where: Mapping[str, tuple[int, int]],
+    ordered: Collection[str],
+    known_of: Measured = NOTHING,
 ) -> list[dict[str, object]]:
     """The same for scripts. The keys are a promise; a Pi never heard has stage null."""
     by_mac = {row.mac: row for row in rows}
@@ -118,6 +185,22 @@ def status_json(
                 "reason": row.reason or None if row else None,
                 "hint": row.hint or None if row else None,
                 "facts": dict(row.facts) if row else {},
+                **_measured_json(known_of.readings.get(mac), known_of.alerts.get(mac, ())),
             }
         )
     return answer
+
+
+def _measured_json(reading: Reading | None, alerts: Sequence[Alert]) -> dict[str, object]:
+    """What is measured of a Pi; `up` is null where nobody polled it."""
+    words = reading.words if reading else {}
+    since = words.get("since", "")
+    return {
+        "up": bool(reading.values["up"]) if reading and "up" in reading.values else None,
+        "up_since": float(since) or None if since.isdecimal() else None,
+        "evidence": words.get("evidence"),
+        "measured_at": reading.when if reading else None,
+        "measured": {name: value for name, value in reading.values.items() if name != "up"} if reading else {},
+        "agent": {name: words.get(name) or None for name in ("agent", "image", "kernel", "error")},
+        "alerts": [f"{each.severity}: {each.text}" for each in alerts],
+    }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from ipaddress import IPv4Address
 
 import pytest
 
+from monitoring.alerts import Alert
+from monitoring.metrics import Reading
 from monitoring.store import PiRow
-from monitoring.table import age, health, progress, progress_line, status_json, status_table
+from monitoring.table import HEADINGS, age, health, measured, progress, progress_line, status_json, status_table
 from utility.hosts import Host
+from utility.rules import AlertSeverity
 from utility.service import Stage
 
 HOSTS = [
@@ -88,3 +92,62 @@ def test_the_json_keys_are_the_same_for_every_pi() -> None:
     assert (never["stage"], never["heard_at"], never["ordered"]) == (None, None, True)
     assert (first["hint"], never["hint"]) == (None, None)
     assert (unknown["known"], unknown["name"], unknown["mac"]) == (False, None, "dc:a6:32:00:00:09")
+
+
+READINGS = {
+    HOSTS[0].mac: Reading(
+        HOSTS[0].mac,
+        997.0,
+        {"up": 1.0, "cpu_percent": 12.34, "temperature": 45.6, "ping_ms": 0.5},
+        {"since": "400", "image": "rootfs-9", "evidence": "agent 0 s ago", "error": "", "kernel": "6.1", "agent": "2"},
+    ),
+    HOSTS[1].mac: Reading(HOSTS[1].mac, 990.0, {"up": 0.0}, {"since": "700", "evidence": "no word", "error": "silent"}),
+    HOSTS[2].mac: Reading(HOSTS[2].mac, 100.0, {"up": 1.0}, {"since": "0"}),
+}
+UP = [dataclasses.replace(row, stage=Stage.UP, reason="", total=0, facts={}) for row in ROWS[:2]]
+
+
+def alert(number: int, severity: AlertSeverity, text: str) -> Alert:
+    return Alert(number, "rule", HOSTS[0].mac, "pi1", severity, float(number), 1.0, text, 1.0)
+
+
+def test_what_is_measured_has_columns_where_somebody_polls() -> None:
+    lines = status_table(UP, HOSTS, {}, (), 1000.0, measured(READINGS, []))
+    assert lines[0].split() == list(HEADINGS)
+    assert lines[1].split("  up ")[1].split() == ["3", "s", "10", "min", "12.3", "%", "45.6", "°C", "rootfs-9", "ok"]
+    assert lines[2].endswith("down 5 min  -       -        -         down: no word")
+    assert lines[3].split()[-6:] == ["never", "-", "-", "-", "-", "-"]  # its reading is of long ago
+    assert "UP" not in status_table(UP, HOSTS, {}, (), 1000.0)[0]
+    quiet = {HOSTS[1].mac: Reading(HOSTS[1].mac, 990.0, {"up": 0.0}, {"since": "0"})}
+    assert status_table(UP, HOSTS, {}, (), 1000.0, measured(quiet, []))[2].endswith("down  -    -     -      down")
+
+
+def test_the_gravest_alert_is_the_health_unless_the_boot_says_more() -> None:
+    alerts = [
+        alert(1, AlertSeverity.WARNING, "its disk is 96 % full"),
+        alert(2, AlertSeverity.CRITICAL, "it is at 85 °C"),
+        alert(3, AlertSeverity.CRITICAL, "its supply voltage is too low"),
+    ]
+    table = status_table(UP, HOSTS, {}, (), 1000.0, measured(READINGS, alerts))
+    assert table[1].endswith("critical: it is at 85 °C (and 2 more)")
+    table = status_table(UP, HOSTS, {}, (), 1000.0, measured(READINGS, alerts[:1]))
+    assert table[1].endswith("warning: its disk is 96 % full")
+    table = status_table(UP, HOSTS, {}, {HOSTS[0].mac}, 1000.0, measured(READINGS, alerts))
+    assert table[1].endswith("reinstall ordered")
+    rows = status_json(UP, HOSTS, {}, (), measured(READINGS, alerts))
+    assert rows[0]["alerts"] == [
+        "critical: it is at 85 °C",
+        "critical: its supply voltage is too low",
+        "warning: its disk is 96 % full",
+    ]
+
+
+def test_the_json_has_the_latest_readings() -> None:
+    first, second, never = json.loads(json.dumps(status_json(UP, HOSTS, {}, (), measured(READINGS, []))))
+    assert (first["up"], first["up_since"], first["measured_at"]) == (True, 400.0, 997.0)
+    assert first["measured"] == {"cpu_percent": 12.34, "temperature": 45.6, "ping_ms": 0.5}
+    assert first["agent"] == {"agent": "2", "image": "rootfs-9", "kernel": "6.1", "error": None}
+    assert (second["up"], second["evidence"], second["agent"]["error"]) == (False, "no word", "silent")
+    assert never["up_since"] is None
+    (unpolled,) = status_json(UP[:1], HOSTS[:1], {}, ())
+    assert (unpolled["up"], unpolled["measured"], unpolled["alerts"]) == (None, {}, [])
