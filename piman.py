@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commands.alerts import alerts
 from commands.doctor import doctor
 from commands.image import image
 from commands.lab import enter_lab, lab
@@ -197,6 +198,7 @@ class Assembly:
             "hello": self._hello,
             "ntp": self._ntp,
             "web": self._web,
+            "monitoring": self._monitoring,
         }
         parts = {name: known[name](config) for name in config.services if name in known}
         parts["power"] = Part((config.switches,), [], lambda: PowerRestorer(config, self.store))
@@ -289,6 +291,23 @@ class Assembly:
             return WebServer(config.web, config.ports.web, config.state_dir, self._backend)
 
         return Part((config.web, config.ports.web, config.web_password), [config.ports.web], make)
+
+    def _monitoring(self, config: Config) -> Part:
+        from monitoring.directory import Roster
+        from monitoring.watching import Rack, Watching
+
+        def make() -> Service:
+            rack = Rack(
+                hosts=lambda: Roster(self.hosts, self.fleet.snapshot()).all(),
+                by_mac=self.who.find,
+                by_address=self.who.by_address,
+                rows=self.fleet.snapshot,
+                report=self.fleet.report,
+                foreign=self.fleet.foreign_server,
+            )
+            return Watching(config, self.store, rack)
+
+        return Part((config.monitoring, config.switches, config.lease_time, config.domain, config.interface), [], make)
 
     def _backend(self) -> Backend:
         """What the page asks; called in its thread, which imports Flask."""
@@ -474,8 +493,8 @@ def server(session: Session) -> None:
 
 
 COMMANDS = (
-    restart, reinstall, power, ports, findport, mapper, discover, calibrate, switch_group, status, events, adopt,
-    doctor, image, lab,
+    restart, reinstall, power, ports, findport, mapper, discover, calibrate, switch_group, status, events, alerts,
+    adopt, doctor, image, lab,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

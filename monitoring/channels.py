@@ -7,24 +7,24 @@ side answers; what it raises names the channel's host and never what is secret o
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import http.client
 import json
 import os
 import signal
-import smtplib
 import socket
-import ssl
 import subprocess
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.message import EmailMessage
+from typing import TYPE_CHECKING
 
 from monitoring.alerts import Alert, AlertSeverity
 from utility.config import Channel
 from utility.rules import duration_text
+
+if TYPE_CHECKING:
+    import smtplib
+    from email.message import EmailMessage
 
 TIMEOUT = 10.0
 MAX_LINES = 40  # of a message
@@ -155,12 +155,15 @@ def webhook_body(message: Message) -> bytes:
 
 def mail(channel: Channel, message: Message) -> EmailMessage:
     """The message as a mail; one that is sent again has the same Message-ID, so that mail programs show it once."""
+    from email.message import EmailMessage  # noqa: PLC0415  # a tenth of a server's start, and few have such a channel
+    from email.utils import formatdate  # noqa: PLC0415
+
     domain = channel.sender.rpartition("@")[2]
     result = EmailMessage()
     result["Subject"] = " ".join(f"[piman] {message.title}".split())[:200]
     result["From"] = channel.sender
     result["To"] = ", ".join(channel.to)
-    result["Date"] = email.utils.formatdate(message.when)
+    result["Date"] = formatdate(message.when)
     result["Message-ID"] = f"<piman.{message.id}@{domain}>"
     result["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notice is sent back
     result.set_content("\n".join(message.lines) + "\n")
@@ -214,14 +217,13 @@ def deliver(channel: Channel, message: Message, timeout: float = TIMEOUT) -> Non
         _WAYS[channel.kind](channel, message, timeout)
     except ChannelError:
         raise
-    except ssl.SSLCertVerificationError as error:
-        raise ChannelError(f"{_place(channel)}: its certificate is not valid: {error.verify_message}") from None
     except TimeoutError:
         raise ChannelError(f"{_place(channel)} did not answer within {timeout:g} s") from None
     except socket.gaierror:
         raise ChannelError(f"{_place(channel)}: no address is known for this name") from None
-    except (OSError, http.client.HTTPException) as error:
-        reason = (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
+    except OSError as error:
+        invalid = getattr(error, "verify_message", "")  # of ssl.SSLCertVerificationError
+        reason = f"its certificate is not valid: {invalid}" if invalid else error.strerror or type(error).__name__
         raise ChannelError(f"{_place(channel)}: {reason}") from None
 
 
@@ -265,6 +267,8 @@ def _shut(connection: socket.socket | None) -> None:
 
 
 def _post(channel: Channel, body: bytes, timeout: float) -> None:
+    import http.client  # noqa: PLC0415
+
     parts = urllib.parse.urlsplit(channel.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout)
@@ -272,10 +276,13 @@ def _post(channel: Channel, body: bytes, timeout: float) -> None:
     if channel.secret:
         headers["Authorization"] = f"Bearer {channel.secret}"
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    with contextlib.closing(connection), _deadline(timeout, lambda: _shut(connection.sock)):
-        connection.request("POST", path, body, headers)
-        with connection.getresponse() as answer:
-            text = answer.read(MAX_ANSWER).decode("utf-8", "replace")
+    try:
+        with contextlib.closing(connection), _deadline(timeout, lambda: _shut(connection.sock)):
+            connection.request("POST", path, body, headers)
+            with connection.getresponse() as answer:
+                text = answer.read(MAX_ANSWER).decode("utf-8", "replace")
+    except http.client.HTTPException as error:
+        raise ChannelError(f"{_place(channel)}: does not speak HTTP ({type(error).__name__})") from None
     if not 200 <= answer.status < 300:
         after = answer.getheader("Retry-After") or ""
         said = _harmless(text, channel, parts)
@@ -300,6 +307,9 @@ def _send_webhook(channel: Channel, message: Message, timeout: float) -> None:
 
 
 def _send_mail(channel: Channel, message: Message, timeout: float) -> None:
+    import smtplib  # noqa: PLC0415
+    import ssl  # noqa: PLC0415
+
     kind = smtplib.SMTP_SSL if channel.security == "tls" else smtplib.SMTP
     server = kind(timeout=timeout)
     server._host = channel.server  # type: ignore[attr-defined]  # connect() forgets it, and TLS checks the name
@@ -322,6 +332,8 @@ def _send_mail(channel: Channel, message: Message, timeout: float) -> None:
 
 def _smtp_words(error: smtplib.SMTPException) -> str:
     """What the server said, which is never what we said."""
+    import smtplib  # noqa: PLC0415
+
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return f"it does not take the user and password ({error.smtp_code})"
     if isinstance(error, smtplib.SMTPRecipientsRefused):

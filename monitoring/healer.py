@@ -45,6 +45,7 @@ class Healer:
         self._limits, self._store, self._look, self._act = limits, store, look, act
         self._interval, self._clock = interval, clock
         self._stopping = threading.Event()
+        self._interrupt = threading.Event()  # of the step that is being taken
         self._acting: list[threading.Thread] = []
         self._told: dict[str, str] = {}  # MAC -> the last refusal that was told, without its numbers
 
@@ -57,6 +58,7 @@ class Healer:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._interrupt.set()
 
     def step(self, now: float) -> None:
         """Look once, and begin what is to be done."""
@@ -70,6 +72,7 @@ class Healer:
             return
         self._told = {mac: text for mac, text in self._told.items() if mac in {each.mac for each in decisions}}
         if taken and not self._limits.dry_run:
+            self._interrupt = threading.Event()
             thread = threading.Thread(target=self._take, args=(taken,), name="healing step", daemon=True)
             self._acting = [thread]
             thread.start()
@@ -98,7 +101,7 @@ class Healer:
             if not numbers or self._stopping.is_set():
                 continue
             try:
-                outcomes = self._act(step, list(numbers), self._stopping)
+                outcomes = self._act(step, list(numbers), self._interrupt)
             except Exception as error:  # the top of a thread; the next step is another try
                 log.exception("a step failed")
                 outcomes = dict.fromkeys(numbers, f"failed: {error}")

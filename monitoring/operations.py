@@ -225,12 +225,15 @@ PATIENCE = 3  # times that somebody has to interrupt until we go although a port
 class Operations:
     """Acts on the rack in somebody's name. Switches are worked on in parallel, one port after the other on each.
 
-    by    whose name stands in the record
-    tell  hears each step of each port; called from several threads
+    by        whose name stands in the record
+    tell      hears each step of each port; called from several threads
+    stopping  makes, for each work, what ends it early where it is set: when the ports that are off are on again
     """
 
-    def __init__(self, store: Store, by: str, tell: Progress) -> None:
-        self._store, self._by, self._tell = store, by, tell
+    def __init__(
+        self, store: Store, by: str, tell: Progress, stopping: Callable[[], threading.Event] = threading.Event
+    ) -> None:
+        self._store, self._by, self._tell, self._stopping = store, by, tell, stopping
 
     def cycle(self, targets: Sequence[Target], options: PowerOptions = DEFAULT) -> list[Outcome]:
         """Power-cycle the targets; what became of each is an event too."""
@@ -290,7 +293,7 @@ class Operations:
             groups.setdefault(target.switch.index, []).append(target)
         boards = {row.mac for row in self._store.pis()} | {target.host.mac for target in targets if target.host}
         guard = Guard(own_macs(), frozenset(boards), options.force)
-        stopping = threading.Event()
+        stopping = self._stopping()
         with ThreadPoolExecutor(max(len(groups), 1), "power") as pool:
             futures = [pool.submit(self._act_on_switch, group, guard, act, stopping) for group in groups.values()]
             try:
