@@ -11,14 +11,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from utility.config import Config, Problem, Switch
+from utility.config import HOW, Config, Problem, Switch
 from utility.drivers import Detection
 from utility.service import Severity
-from utility.switches import Port
+from utility.switches import Capabilities, Port
 
 SCARCE, TOO_SCARCE = 500_000_000, 20_000_000  # bytes free where the state is kept
 GUESSED = frozenset({"private", "public"})  # what switches come with
 
+UNKNOWN = Capabilities("")
 _FAULTS = frozenset({Detection.FAULT, Detection.OTHER_FAULT})
 
 
@@ -328,40 +329,53 @@ def check_folders(folders: Iterable[Folder]) -> list[Check]:
 
 @dataclass(frozen=True, slots=True)
 class SwitchFacts:
-    """What a switch answered: its description and its PoE ports; or why not."""
+    """What a switch answered: what it says it is, its ports, what can be done with them; or why it did not answer."""
 
     description: str = ""
     ports: tuple[Port, ...] = ()
+    capabilities: Capabilities = UNKNOWN
     problem: str = ""
 
 
 def check_switch(switch: Switch, facts: SwitchFacts) -> list[Check]:
     area = f"switch {switch.index}"
     if facts.problem:
-        return [
-            wrong(
-                area,
-                facts.problem,
-                "see that its SNMP is on, and who may ask; `snmp:` in config.yaml, communities in .env",
-            )
-        ]
+        snmp = "see that its SNMP is on, and who may ask; `snmp:` in config.yaml, communities in .env"
+        return [wrong(area, facts.problem, "see what its driver needs" if switch.driver in HOW else snmp)]
     words = " ".join(facts.description.split())[:60] or "says nothing of itself"
-    numbers = {state.number for state in facts.ports}
-    if not numbers:
+    powered = [port for port in facts.ports if port.has_poe]
+    if not powered:
         advice = "ports cannot be switched: is it a PoE switch, and may the read community see POWER-ETHERNET-MIB?"
         return [wrong(area, f"{switch.address} shows no PoE ports: {words}", advice)]
-    checks = [well(area, f"{switch.address}, {_count(len(facts.ports), 'PoE port')}: {words}")]
+    driver = f", asked as {facts.capabilities.driver}" if facts.capabilities.driver else ""
+    checks = [well(area, f"{switch.address}, {_count(len(powered), 'PoE port')}{driver}: {words}")]
     used = {port for port, address in enumerate(switch.pi_addresses, 1) if address}
-    absent = sorted(used - numbers)
-    if absent:
-        there = f"{min(numbers)} to {max(numbers)}"
-        text = f"pi_addresses names port {_some([*map(str, absent)])}, and its PoE ports are {there}"
-        checks.append(wrong(area, text, "count the entries of pi_addresses: the first one is port 1"))
-    checks += _port_states(area, facts.ports, used)
-    if switch.snmp.write_community in GUESSED:
+    checks += _places(area, used, facts.ports)
+    checks += _port_states(area, powered, used)
+    if facts.capabilities.read_only:
+        text = f"its ports cannot be switched: {facts.capabilities.read_only}"
+        checks.append(doubtful(area, text, "set another `driver:` for it, see README, `Switches`"))
+    checks += [doubtful(area, text, "change it on the switch") for text in facts.capabilities.warnings]
+    if switch.driver not in HOW and switch.snmp.version != "3" and switch.snmp.write_community in GUESSED:
         text = "anybody on its network can switch its ports: the write community is what it came with"
         advice = "set another on the switch, and PIMAN_SNMP_WRITE_COMMUNITY in .env"
         checks.append(doubtful(area, text, advice))
+    return checks
+
+
+def _places(area: str, used: Collection[int], ports: Iterable[Port]) -> list[Check]:
+    """Ports of pi_addresses that the switch has not, or has without PoE."""
+    by_number = {port.number: port for port in ports}
+    absent = [str(number) for number in sorted(used) if number not in by_number]
+    unpowered = [str(number) for number in sorted(used) if number in by_number and not by_number[number].has_poe]
+    checks = []
+    if absent:
+        there = f"{min(by_number)} to {max(by_number)}"
+        text = f"pi_addresses names port {_some(absent)}, and its ports are {there}"
+        checks.append(wrong(area, text, "count the entries of pi_addresses: the first one is port 1"))
+    if unpowered:
+        text = f"port {_some(unpowered)} has no PoE: what is there cannot be power-cycled"
+        checks.append(doubtful(area, text, "move it, or count the entries of pi_addresses: the first one is port 1"))
     return checks
 
 

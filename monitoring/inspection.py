@@ -19,10 +19,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from monitoring.doctor import BootFolder, Folder, ImageFile, Link, PortTry, SwitchFacts
-from utility.config import Config, Switch
+from utility.config import HOW, Config, Switch
 from utility.service import port_holder, server_runs
-from utility.snmp import OBJECTS, Snmp, SnmpError
-from utility.snmp_switch import SnmpSwitch
+from utility.snmp import OBJECTS, Snmp
+from utility.switches import SwitchError, open_switch
 
 SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK = 0x8913, 0x8915, 0x891B  # linux/sockios.h
 IFF_UP, IFF_RUNNING = 0x1, 0x40
@@ -187,11 +187,19 @@ def ask_switches(switches: Sequence[Switch]) -> list[SwitchFacts]:
 
 
 def _ask_switch(switch: Switch) -> SwitchFacts:
-    oid = (*OBJECTS["sysDescr"], 0)
     try:
-        with Snmp(switch) as snmp:
-            described = snmp.get([oid])[oid]
-            ports = tuple(port for port in SnmpSwitch(switch, snmp).ports() if port.has_poe)
-    except SnmpError as error:
+        with open_switch(switch) as opened:
+            ports = tuple(opened.ports())
+            return SwitchFacts(_describe(switch), ports, opened.capabilities)
+    except SwitchError as error:
         return SwitchFacts(problem=str(error))
-    return SwitchFacts(described.decode("utf-8", "replace") if isinstance(described, bytes) else "", ports)
+
+
+def _describe(switch: Switch) -> str:
+    """What it says of itself, where SNMP is the way to ask."""
+    if switch.driver in HOW:
+        return f"by driver {switch.driver}"
+    oid = (*OBJECTS["sysDescr"], 0)
+    with Snmp(switch) as snmp:
+        described = snmp.get([oid])[oid]
+    return described.decode("utf-8", "replace") if isinstance(described, bytes) else ""

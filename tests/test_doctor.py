@@ -29,7 +29,7 @@ from monitoring.doctor import (
 from utility.config import Config, Problem, SnmpAccess, Switch
 from utility.drivers import Detection
 from utility.service import Severity
-from utility.switches import Port
+from utility.switches import Capabilities, Port
 
 INFO, WARNING, ERROR = Severity.INFO, Severity.WARNING, Severity.ERROR
 PI1, PI3 = IPv4Address("172.30.4.13"), IPv4Address("172.30.4.15")
@@ -206,13 +206,26 @@ def test_room_for_the_state() -> None:
 
 def test_a_switch() -> None:
     the(check_switch(SWITCH, SwitchFacts(problem="no answer")), ERROR, "no answer", "SNMP is on")
+    the(check_switch(replace(SWITCH, driver="exec"), SwitchFacts(problem="exit 1")), ERROR, "exit 1", "driver")
     the(check_switch(SWITCH, SwitchFacts("x")), ERROR, "shows no PoE ports: x", "POWER-ETHERNET-MIB")
     the(check_switch(SWITCH, SwitchFacts()), ERROR, "says nothing of itself", "PoE")
     checks = check_switch(SWITCH, replace(FACTS, ports=(port(1), port(2))))
-    the(checks, ERROR, "pi_addresses names port 3, and its PoE ports are 1 to 2", "the first one is port 1")
+    the(checks, ERROR, "pi_addresses names port 3, and its ports are 1 to 2", "the first one is port 1")
+    checks = check_switch(SWITCH, replace(FACTS, ports=(port(1), port(2), Port(3, ""))))
+    the(checks, WARNING, "port 3 has no PoE", "move it")
     checks = check_switch(SWITCH, replace(FACTS, ports=(port(1, False), port(2, False), port(3, False))))
     the(checks, WARNING, "port 1, 3 is switched off", "`piman restart 0 1,3`")
     checks = check_switch(SWITCH, replace(FACTS, ports=(port(1, detection=Detection.FAULT), port(3))))
     the(checks, WARNING, "port 1 reports a fault", "cable")
-    checks = check_switch(replace(SWITCH, snmp=SnmpAccess()), FACTS)
-    the(checks, WARNING, "anybody on its network can switch its ports", "PIMAN_SNMP_WRITE_COMMUNITY")
+
+
+def test_who_may_switch_a_switch() -> None:
+    open_to_all = replace(SWITCH, snmp=SnmpAccess())
+    the(check_switch(open_to_all, FACTS), WARNING, "anybody on its network", "PIMAN_SNMP_WRITE_COMMUNITY")
+    assert blame(check_switch(replace(open_to_all, driver="unifi"), FACTS)) == []
+    assert blame(check_switch(replace(SWITCH, snmp=SnmpAccess(version="3")), FACTS)) == []
+    checks = check_switch(SWITCH, replace(FACTS, capabilities=Capabilities("juniper", "its SNMP only tells")))
+    the(checks, WARNING, "its ports cannot be switched: its SNMP only tells", "driver")
+    assert ", asked as juniper: " in checks[0].text
+    checks = check_switch(SWITCH, replace(FACTS, capabilities=Capabilities("tplink", warnings=("it does things",))))
+    the(checks, WARNING, "it does things", "on the switch")

@@ -22,10 +22,12 @@ from monitoring.inspection import (
     look_at_folder,
     look_at_image,
     look_at_links,
+    running_server,
     try_ports,
 )
 from tests.peers.netns import Network
-from utility.config import Config, Ports, SnmpAccess, Switch
+from utility.config import Commands, Config, Ports, SnmpAccess, Switch
+from utility.service import only_server
 
 LOCALHOST = IPv4Address("127.0.0.1")
 
@@ -124,6 +126,15 @@ def test_images_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert look_at_image(whole).has_init is None
 
 
+def test_a_server_that_runs(tmp_path: Path) -> None:
+    assert running_server(tmp_path) == ""
+    comm = Path("/proc/self/comm").read_text().strip()
+    with only_server(tmp_path):
+        assert running_server(tmp_path) == f"{comm} (process {os.getpid()})"
+        (tmp_path / "server.pid").write_text("gone")
+        assert running_server(tmp_path) == "a server"
+
+
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert look_at_folder(tmp_path / "state" / "deep").free > 0
     file = tmp_path / "file"
@@ -139,7 +150,10 @@ def test_switches_are_asked(tmp_path: Path) -> None:
         answered, silent = ask_switches(
             [Switch(0, IPv4Address("127.0.9.1")), Switch(1, IPv4Address("127.0.9.2"), snmp=quick)]
         )
-    assert len(answered.ports) == 4
-    assert answered.description
+    by_commands = Switch(2, IPv4Address("127.0.9.4"), driver="exec", commands=Commands("true", "true", "echo on", 1))
+    (told,) = ask_switches([by_commands])
+    assert (told.description, [port.number for port in told.ports if port.has_poe]) == ("by driver exec", [1])
+    assert sum(port.has_poe for port in answered.ports) == 4
+    assert (answered.description, answered.capabilities.driver) == ("Piman lab PoE switch", "standard")
     assert "127.0.9.2" in silent.problem
     assert ask_switches([]) == []
