@@ -30,6 +30,7 @@ from commands.power import ports, power, reinstall, restart
 from commands.session import FAILED, USAGE, Failure, Session
 from commands.switches import calibrate, discover, findport, mapper, switch_group
 from commands.watch import adopt, events, status
+from commands.web import audit, config, password, token
 
 if TYPE_CHECKING:
     from dhcp.policy import DhcpPolicy
@@ -493,9 +494,27 @@ def server(session: Session) -> None:
 
 
 COMMANDS = (
-    restart, reinstall, power, ports, findport, mapper, discover, calibrate, switch_group, status, events, alerts,
-    adopt, doctor, image, lab,
-)  # fmt: skip
+    restart,
+    reinstall,
+    power,
+    ports,
+    findport,
+    mapper,
+    discover,
+    calibrate,
+    switch_group,
+    status,
+    events,
+    alerts,
+    adopt,
+    doctor,
+    image,
+    config,
+    password,
+    token,
+    audit,
+    lab,
+)
 for command in COMMANDS:
     cli.add_command(command)
 

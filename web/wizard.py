@@ -75,7 +75,12 @@ def links_with_router() -> frozenset[str]:
 def image_view(path: Path) -> Json:
     """Whether there is something to install."""
     image = look_at_image(path)
-    return {"path": image.path, "size": image.size, "problem": image.problem, "good": image.has_init is not False}
+    return {
+        "path": image.path,
+        "size": image.size,
+        "problem": image.problem,
+        "good": not image.problem and image.has_init is not False,
+    }
 
 
 def try_switch(address: IPv4Address, access: SnmpAccess) -> Json:

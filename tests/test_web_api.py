@@ -1,0 +1,387 @@
+"""web: the API against its own description, roles, and what each route does to a made-up rack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fastjsonschema
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from monitoring.fleet import Fleet
+from monitoring.metrics import Reading
+from tests.web_rack import STRANGERS, mac_of, open_backend
+from utility.power_cycle import PortResult
+from utility.switches import SwitchError
+from web import access as access_module
+from web import acts
+from web.access import make_token
+from web.api import ROUTES
+from web.app import create_app
+from web.backend import Backend
+from web.routes import PREFIX, REFUSALS
+from web.schemas import ERROR
+
+PI = mac_of(1)
+
+
+class World:
+    """An application over a rack of 30 Pis, and a client that speaks JSON with a token of each role."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.backend, self.fleet = open_backend(folder)
+        self.app: Flask = create_app(self.backend)
+        self.client: FlaskClient = self.app.test_client()
+        store = self.backend.place.store
+        self.tokens = {role: make_token(store, role, role, 1.0) for role in access_module.ROLES}
+
+    def call(self, method: str, path: str, body: object = None, role: str = "admin") -> TestResponse:
+        headers = {"Authorization": f"Bearer {self.tokens[role]}"}
+        return self.client.open(PREFIX + path, method=method, json=body, headers=headers)
+
+    def get(self, path: str, role: str = "admin") -> object:
+        found = self.call("GET", path, role=role)
+        assert found.status_code == 200, found.text
+        return found.json
+
+    def job(self, answer: TestResponse) -> dict[str, object]:
+        """Wait for the job that an answer promises."""
+        assert answer.status_code == 202, answer.text
+        assert answer.json
+        while True:
+            job = self.get(f"/jobs/{answer.json['id']}")
+            assert isinstance(job, dict)
+            if job["state"] != "running":
+                return job
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.backend.close()
+    world.backend.place.store.close()
+
+
+@pytest.fixture
+def switches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[int]]]:
+    """What was asked of switches that all obey, but for those at port 13."""
+    asked: list[tuple[str, str, list[int]]] = []
+
+    class Opened:
+        def __init__(self, switch: object) -> None:
+            self.switch = switch
+
+        def __enter__(self) -> Opened:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            return
+
+    def power(poe: Opened, ports: list[int], on: bool | float = True, **more: object) -> list[PortResult]:
+        name = poe.switch.name  # type: ignore[attr-defined]
+        asked.append((name, f"{on}", list(ports)))
+        if 13 in ports:
+            raise SwitchError(poe.switch, "", "no answer")  # type: ignore[arg-type]
+        for port in ports:
+            more["on_progress"](port, "off")  # type: ignore[operator]
+        return [PortResult(port, port != 12, "done" if port != 12 else "not done") for port in ports]
+
+    for module in ("web.acts", "monitoring.operations"):
+        monkeypatch.setattr(f"{module}.open_switch", Opened)
+        monkeypatch.setattr(f"{module}.power_cycle", power)
+    monkeypatch.setattr(acts, "set_power", power)
+    return asked
+
+
+# -------------------------------------------------------------------------------------------------- the description
+
+
+def test_every_answer_is_as_described(world: World) -> None:
+    world.backend.place.store.add_samples([Reading(PI, time.time(), {"up": 1.0, "temperature": 41.0}, {"error": ""})])
+    checked = 0
+    for route in ROUTES:
+        if route.method == "GET" and "{id}" not in route.path:
+            answer = world.call("GET", route.path.replace("{mac}", PI))
+            assert answer.status_code in route.answers, (route.path, answer.text)
+            fastjsonschema.compile(dict(route.answers[answer.status_code]))(answer.json)
+            checked += 1
+    assert checked > 15
+
+
+def test_the_description_is_openapi(world: World) -> None:
+    described = world.get("/openapi.json")
+    assert isinstance(described, dict)
+    assert described["openapi"] == "3.1.0"
+    assert set(described["paths"]) == {PREFIX + route.path for route in ROUTES}
+    restart = described["paths"][f"{PREFIX}/restart"]["post"]
+    assert set(restart["responses"]) == {"202", *map(str, REFUSALS)}
+    names = [route.name for route in ROUTES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_each_route_wants_its_role(world: World, route: object) -> None:
+    from web.routes import Route
+
+    assert isinstance(route, Route)
+    path = route.path.replace("{mac}", PI).replace("{id}", "x").replace("{pi}", "pi1").replace("{name}", "x")
+    without = world.client.open(PREFIX + path, method=route.method, headers={"Authorization": "Bearer piman_x"})
+    assert without.status_code == 401
+    fastjsonschema.compile(ERROR)(without.json)
+    for role in access_module.ROLES:
+        answer = world.call(route.method, path, {} if route.body is not None else None, role)
+        enough = access_module.ROLES.index(role) >= access_module.ROLES.index(route.role)
+        assert (answer.status_code == 403) is not enough, answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "error"),
+    [
+        ("GET", "/pis/x", None, 404, "no MAC"),
+        ("GET", "/pis/00:00:00:00:00:01", None, 404, "no Pi with the MAC"),
+        ("GET", "/nothing", None, 404, ""),
+        ("PUT", "/pis", {}, 405, ""),
+        ("OPTIONS", "/pis", None, 405, ""),
+        ("GET", "/events?limit=x", None, 400, "limit must be integer"),
+        ("GET", "/events?limit=0", None, 400, "bigger"),
+        ("GET", "/events?nope=1", None, 400, "must not contain"),
+        ("GET", "/events?limit=1&limit=2", None, 400, "twice"),
+        ("GET", f"/pis/{PI}/samples?metric=password", None, 400, "one of"),
+        ("POST", "/restart", {"targets": []}, 400, "at least 1"),
+        ("POST", "/restart", {"targets": ["pi1"], "more": 1}, 400, "must not contain"),
+        ("POST", "/restart", {"targets": ["nobody"]}, 409, "there is no Pi 'nobody'"),
+        ("POST", "/restart", {"targets": [{"switch": "9", "ports": [1]}]}, 409, "there is no switch '9'"),
+        ("POST", "/restart", {"targets": ["0"]}, 400, "which ports of switch 0"),
+        ("POST", "/reinstall", {"targets": ["pi1"]}, 400, '"confirm": 1'),
+        ("POST", "/reinstall", {"targets": ["pi1", "pi2"], "confirm": 1}, 400, '"confirm": 2'),
+        ("POST", "/reinstall", {"targets": [{"switch": "1", "ports": [20]}], "confirm": 1}, 409, "name no Pi there"),
+        ("POST", "/power", {"targets": ["pi1", "pi2"], "state": "off"}, 400, '"confirm": 2'),
+        ("POST", "/power", {"targets": ["pi1"], "state": "maybe"}, 400, "one of"),
+        ("POST", "/adopt", {"pis": [{"mac": mac_of(0)}]}, 409, "in hosts.csv already"),
+        ("POST", "/adopt", {"pis": [{"mac": "x"}]}, 400, "no MAC"),
+        ("DELETE", "/orders/pi1", None, 404, "no install"),
+        ("DELETE", "/orders/nobody", None, 409, "no Pi 'nobody'"),
+        ("DELETE", "/tokens/nobody", None, 404, "no token"),
+        ("POST", "/tokens", {"name": "admin", "role": "read"}, 409, "already"),
+        ("POST", "/tokens", {"name": "a b", "role": "read"}, 409, "name"),
+        ("PUT", "/password", {"password": "short"}, 400, "8 characters"),
+        ("GET", "/jobs/x", None, 404, "no such job"),
+        ("GET", "/config/versions/x", None, 404, "no such version"),
+        ("GET", "/config/versions/..%2F..%2Fpiman.db", None, 404, ""),
+        ("POST", "/wizard/switch", {"address": "x"}, 400, "no IPv4 address"),
+    ],
+)
+def test_what_is_refused(world: World, method: str, path: str, body: object, status: int, error: str) -> None:
+    answer = world.call(method, path, body)
+    assert (answer.status_code, error in answer.text.replace("\\", "")) == (status, True), answer.text
+    fastjsonschema.compile(ERROR)(answer.json)
+
+
+@pytest.mark.parametrize(
+    ("data", "mimetype", "status"),
+    [
+        (b"{}", "text/plain", 415),
+        (b"{", "application/json", 400),
+        (b'{"targets": [NaN]}', "application/json", 400),
+        (b'{"targets": ["\\ud800"]}', "application/json", 400),
+        (b'{"targets": ["\xff"]}', "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"targets": ' + b"9" * 5000 + b"}", "application/json", 400),
+        (b'{"targets": ["' + b"x" * 1_000_001 + b'"]}', "application/json", 413),
+    ],
+)
+def test_bodies_that_are_none(world: World, data: bytes, mimetype: str, status: int) -> None:
+    headers = {"Authorization": f"Bearer {world.tokens['admin']}"}
+    answer = world.client.post(f"{PREFIX}/restart", data=data, content_type=mimetype, headers=headers)
+    assert answer.status_code == status
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def test_a_pi_and_a_stranger(world: World) -> None:
+    world.backend.place.store.add_samples(
+        [Reading(PI, time.time(), {"up": 1.0, "temperature": 41.0}, {"evidence": "agent 3 s ago"})]
+    )
+    pi = world.get(f"/pis/{PI.upper()}", "read")
+    assert isinstance(pi, dict)
+    wanted = {"name": "pi2", "address": "127.0.8.2", "known": True, "switch": 0, "port": 2, "stage": "up"}
+    assert wanted.items() <= pi.items()
+    assert (pi["values"]["temperature"], pi["up"], pi["evidence"]) == (41.0, True, "agent 3 s ago")
+    failed, silent = world.get(f"/pis/{mac_of(4)}"), world.get(f"/pis/{mac_of(9)}")
+    assert isinstance(failed, dict)
+    assert isinstance(silent, dict)
+    assert (failed["health"], failed["trouble"]) == ("error", "failed: the SD card cannot be written")
+    assert (silent["health"], silent["stage"], silent["heard_at"]) == ("unknown", None, 0.0)
+    stranger = world.get(f"/pis/{next(iter(STRANGERS))}")
+    assert isinstance(stranger, dict)
+    assert (stranger["known"], stranger["waiting"], stranger["vendor"]) == (False, True, "Raspberry Pi")
+
+
+def test_events_are_followed_by_their_ids(world: World) -> None:
+    newest = world.get("/events?limit=3")
+    assert isinstance(newest, list)
+    assert [each["id"] for each in newest] == sorted(each["id"] for each in newest)
+    after = world.get(f"/events?after={newest[0]['id']}&limit=1")
+    assert after == [newest[1]]
+    mine = world.get(f"/pis/{PI}/events?limit=1000")
+    assert isinstance(mine, list)
+    assert {each["mac"] for each in mine} == {PI}
+    assert world.get(f"/events?mac={PI}&limit=1000") == mine
+
+
+def test_samples_are_rows(world: World) -> None:
+    now = time.time()
+    store = world.backend.place.store
+    store.add_samples([Reading(PI, now - 20 + n, {"temperature": 40.0 + n}, {}) for n in range(20)])
+    found = world.get(f"/pis/{PI}/samples?metric=temperature&since={now - 60:.0f}&until={now + 60:.0f}")
+    assert isinstance(found, dict)
+    assert found["unit"] == "celsius"
+    assert found["points"][0][1] <= found["points"][-1][1]
+    nothing = world.get(f"/pis/{PI}/samples?metric=watts")
+    assert isinstance(nothing, dict)
+    assert nothing["points"] == []
+
+
+def test_500_pis_are_quick(tmp_path: Path) -> None:
+    backend, _fleet = open_backend(tmp_path, 500)
+    client = create_app(backend).test_client()
+    for path in ("/pis", "/picture"):
+        took = []
+        for _again in range(5):
+            began = time.perf_counter()
+            answer = client.get(PREFIX + path)
+            took.append(time.perf_counter() - began)
+            assert len(answer.json["pis"] if path == "/picture" else answer.json) == 502  # type: ignore[index,arg-type]
+        assert min(took) < 0.1, f"{path}: {took}"
+    backend.close()
+    backend.place.store.close()
+
+
+# ----------------------------------------------------------------------------------------------------------- acting
+
+
+def test_a_restart_is_a_job_with_steps_and_an_entry_in_the_trail(
+    world: World, switches: list[tuple[str, str, list[int]]]
+) -> None:
+    targets = ["pi1", mac_of(1), "127.0.8.25", {"switch": "0", "ports": [1, 12, 3.0]}]
+    job = world.job(world.call("POST", "/restart", {"targets": targets}, "operate"))
+    assert sorted(switches) == [("rack-0", "True", [1, 2, 12, 3]), ("rack-1", "True", [1])]
+    assert (job["state"], job["who"]) == ("partly", "token operate")
+    results = {each["target"]: each["ok"] for each in job["results"]}  # type: ignore[attr-defined]
+    assert results == {
+        "pi1 (rack-0 port 1)": True,
+        "pi2 (rack-0 port 2)": True,
+        "pi12 (rack-0 port 12)": False,
+        "pi3 (rack-0 port 3)": True,
+        "pi25 (rack-1 port 1)": True,
+    }
+    assert len(job["steps"]) == 5  # type: ignore[arg-type]
+    trail = world.get("/audit")
+    assert isinstance(trail, list)
+    entry = trail[0]
+    assert (entry["who"], entry["action"]) == ("token operate", "restart")
+    assert "not done" in entry["result"]
+    assert world.get("/jobs") == [job]
+
+
+def test_a_switch_that_fails_fails_the_job(world: World, switches: object) -> None:
+    job = world.job(world.call("POST", "/power", {"targets": ["pi13"], "state": "off"}))
+    assert job["state"] == "failed"
+    assert "no answer" in str(job["results"])
+    events = world.get(f"/pis/{mac_of(12)}/events")
+    assert isinstance(events, list)
+    assert events[-1]["severity"] == "error"
+
+
+def test_power_and_identify(world: World, switches: list[tuple[str, str, list[int]]]) -> None:
+    world.job(world.call("POST", "/power", {"targets": ["pi1", "pi2"], "state": "off", "confirm": 2}))
+    world.job(world.call("POST", "/power", {"targets": ["pi1", "pi2"], "state": "on"}))
+    world.job(world.call("POST", "/identify", {"targets": ["pi1"], "confirm": 1}))
+    assert [each[1:] for each in switches] == [("False", [1, 2]), ("True", [1, 2]), *[("2.0", [1])] * 3]
+
+
+def test_a_reinstall_is_ordered_for_exactly_these(world: World, switches: object) -> None:
+    answer = world.call("POST", "/reinstall", {"targets": ["pi1", "pi12"], "confirm": 2})
+    assert world.job(answer)["state"] == "partly"
+    orders = world.get("/orders")
+    assert isinstance(orders, list)
+    assert [(each["name"], each["by"]) for each in orders] == [("pi1", "token admin")], "pi12 was not power-cycled"
+    assert world.call("DELETE", "/orders/pi1", role="operate").status_code == 200
+    assert world.get("/orders") == []
+
+
+def test_nobody_installs_where_no_server_runs(world: World, switches: object) -> None:
+    from dataclasses import replace
+
+    rack = replace(world.backend.rack, server_runs=lambda: False)
+    world.backend._rack = lambda: rack
+    answer = world.call("POST", "/reinstall", {"targets": ["pi1"], "confirm": 1})
+    assert (answer.status_code, "no server runs" in answer.text) == (409, True)
+
+
+def test_strangers_are_adopted(world: World) -> None:
+    first, second = STRANGERS
+    wanted = {"pis": [{"mac": first, "name": "door"}, {"mac": second, "address": "127.0.8.99"}]}
+    answer = world.call("POST", "/adopt", wanted, "operate")
+    assert answer.status_code == 200
+    assert [each["name"] for each in answer.json] == ["door", "pi-aa0002"]  # type: ignore[union-attr]
+    assert f"{second};127.0.8.99;pi-aa0002;0" in (world.folder / "hosts.csv").read_text()
+    answer = world.call("POST", "/adopt", {"pis": [{"mac": "02:00:00:00:00:01"}, {"mac": first}]})
+    assert answer.status_code == 409
+    assert len(answer.json["adopted"]) == 1  # type: ignore[index]
+
+
+def test_tokens_are_made_and_end(world: World) -> None:
+    made = world.call("POST", "/tokens", {"name": "ci", "role": "read"})
+    assert made.status_code == 201
+    world.tokens["ci"] = made.json["token"]  # type: ignore[index]
+    assert world.get("/rack", "ci")
+    assert world.call("GET", "/audit", role="ci").status_code == 403
+    assert {"name": "ci", "role": "read"}.items() <= world.get("/tokens")[1].items()  # type: ignore[index]
+    assert world.call("DELETE", "/tokens/ci").status_code == 200
+    assert world.call("GET", "/rack", role="ci").status_code == 401
+
+
+def test_so_many_orders_at_once_and_no_more(world: World, switches: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.jobs.MAX_RUNNING", 0)
+    answer = world.call("POST", "/restart", {"targets": ["pi1"]})
+    assert (answer.status_code, "under way" in answer.text) == (429, True)
+
+
+def test_old_jobs_are_forgotten(world: World, switches: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.jobs.KEPT", 2)
+    ids = [world.job(world.call("POST", "/restart", {"targets": ["pi1"]}))["id"] for _ in range(4)]
+    jobs = world.get("/jobs")
+    assert isinstance(jobs, list)
+    assert [each["id"] for each in jobs] == ids[-2:]
+
+
+def test_what_breaks_is_told_and_does_not_leak(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_self: Backend) -> None:
+        raise KeyError("a secret of ours")
+
+    monkeypatch.setattr(Backend, "pis", broken)
+    answer = world.call("GET", "/pis")
+    assert answer.status_code == 500
+    assert "secret of ours" not in answer.text
+    assert "secret of ours" in caplog.text
+
+
+def test_the_picture_follows_the_board(world: World) -> None:
+    from utility.service import Report, Stage
+
+    fleet: Fleet = world.fleet
+    fleet.report(Report(PI, Stage.DISCOVER, heard="again"))
+    picture = world.get("/picture")
+    assert isinstance(picture, dict)
+    assert picture["pis"][PI]["stage"] == "discover"
