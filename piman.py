@@ -160,9 +160,9 @@ class Assembly:
 
         self.session, self.config, self.hosts, self.store = session, config, hosts, store
         self.who = Directory(hosts, store, config.dhcp_mode == "proxy")
-        self.fleet = Fleet(store, self.who.find, time.time)
-        self.services: dict[str, Service] = {}
         self._policy = self._policy_of(config)
+        self.fleet = Fleet(store, self.who.find, time.time)  # after the policy, which knows the names of the pool's Pis
+        self.services: dict[str, Service] = {}
         self._parts = self.parts(config)
 
     def _policy_of(self, config: Config) -> DhcpPolicy | ProxyPolicy:
