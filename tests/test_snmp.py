@@ -124,13 +124,14 @@ class FakeAgent:
 
     def _following_rows(self, rows: list[Any], repetitions: int) -> tuple[int, int, list[Any]]:
         found: list[Any] = []
-        oid = rows[0][0]
+        last = [oid for oid, _ in rows]
         for _ in range(repetitions):
-            following = self.following(oid)
-            if following is None:
-                return (2, 1, rows) if self.version == "1" else (0, 0, [*found, (oid, rfc1905.endOfMibView)])
-            oid = following
-            found.append((oid, self._value(oid)))
+            for place, oid in enumerate(last):
+                following = self.following(oid)
+                if following is None and self.version == "1":
+                    return 2, place + 1, rows
+                last[place] = following or oid
+                found.append((last[place], rfc1905.endOfMibView if following is None else self._value(last[place])))
         return 0, 0, found
 
     def following(self, oid: Oid) -> Oid | None:
@@ -652,6 +653,38 @@ def test_walk_falls_back_to_getnext_where_getbulk_is_met_with_silence() -> None:
     agent.mute = {"GetBulk", "GetNext"}
     with pytest.raises(NoAnswerError):
         agent.snmp().walk(ADMIN)
+
+
+@pytest.mark.parametrize("version", ["1", "2c"])
+@pytest.mark.parametrize("bulk", [True, False])
+def test_columns_are_read_together(version: str, bulk: bool) -> None:
+    short, empty = OBJECTS["ifName"], OBJECTS["ifAlias"]
+    rows: dict[Oid, Value] = {(*ADMIN, port): 1 for port in range(1, 49)}
+    names: dict[Oid, Value] = {(*short, port): b"port" for port in range(1, 9)}
+    agent = FakeAgent({NAME: b"sw"} | rows | names, version)
+    if not bulk:
+        agent.refuse = lambda kind, _oids: 5 if kind == "GetBulk" else 0
+    found = agent.snmp().columns([ADMIN, short, empty])
+    assert found == {ADMIN: list(rows.items()), short: list(names.items()), empty: []}
+    assert len(agent.requests) <= (52 if version == "1" or not bulk else 5)
+    assert agent.snmp().columns([]) == {}
+
+
+def test_columns_of_an_agent_that_gives_one_row_at_a_time_or_none_or_goes_in_circles() -> None:
+    rows: dict[Oid, Value] = {(*ADMIN, port): 1 for port in range(1, 9)}
+    names: dict[Oid, Value] = {(*OBJECTS["ifName"], port): b"port" for port in range(1, 9)}
+    agent = FakeAgent(rows | names)
+    everything = agent._following_rows
+    agent._following_rows = lambda rows, repetitions: (0, 0, everything(rows, 1)[2][:1])  # type: ignore[method-assign]
+    found = agent.snmp().columns([ADMIN, OBJECTS["ifName"]])
+    assert [len(each) for each in found.values()] == [8, 8]
+    agent._following_rows = lambda rows, repetitions: (0, 0, [])  # type: ignore[method-assign]
+    assert agent.snmp().columns([ADMIN]) == {ADMIN: []}
+    agent._following_rows = everything  # type: ignore[method-assign]
+    following = agent.following
+    agent.following = lambda oid: following(oid) or (*ADMIN, 1)  # type: ignore[method-assign]
+    with pytest.raises(SnmpError, match="in a circle"):
+        agent.snmp().columns([ADMIN])
 
 
 def test_the_next_object() -> None:

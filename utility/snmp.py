@@ -33,6 +33,7 @@ Row = tuple[Oid, Value]
 Taken = TypeVar("Taken")
 
 REPETITIONS = 20  # of a GETBULK: some agents fall over more (10 to 25 is safe)
+BULK_ROWS = 45  # of all columns of one together: they fit into a packet
 WALK_LIMIT = 100_000  # rows; far above the largest forwarding table, it only ends a walk that would not
 GET_LIMIT = 20  # objects in one GET
 
@@ -422,6 +423,35 @@ class Snmp:
         """Every object below `base`, in order; empty where there is none. SnmpError, also for an endless walk."""
         return [(oid, value) for oid, value, _ in self.rows(base)]
 
+    def columns(self, bases: Sequence[Oid]) -> dict[Oid, list[Row]]:
+        """The same as `walk` of each, several in one request: a table costs as many answers as its longest column."""
+        found: dict[Oid, list[Row]] = {base: [] for base in bases}
+        last = {base: base for base in found}  # of those not at their end
+        while last:
+            asked = list(last)
+            response = self._ask_on(list(last.values()))
+            if response.status == Status.NO_SUCH_NAME:  # how v1 says that nothing comes after one of them
+                del last[asked[max(response.index, 1) - 1 if response.index <= len(asked) else 0]]
+                continue
+            self._check(response, last[asked[0]])
+            ended = set() if response.rows else set(asked)
+            for place, (oid, value) in enumerate(response.rows):
+                base = asked[place % len(asked)]
+                if base in ended:
+                    continue
+                if oid[: len(base)] != base or value is None:
+                    ended.add(base)
+                    continue
+                if oid <= last[base]:
+                    raise SnmpError(self.switch, oid, "the switch answers in a circle: its agent is broken")
+                if len(found[base]) >= WALK_LIMIT:
+                    raise SnmpError(self.switch, base, f"more than {WALK_LIMIT} rows: its agent is broken")
+                found[base].append((oid, value))
+                last[base] = oid
+            for base in ended:
+                del last[base]
+        return found
+
     def next(self, oid: Oid) -> Row | None:
         """The object after `oid`, in the order of the whole tree; None: it was the last. SnmpError."""
         response = self._ask(Kind.NEXT, [(oid, None)])
@@ -434,7 +464,7 @@ class Snmp:
         """The same as `walk`, as they come, with their types: whoever has enough may stop."""
         last, count = base, 0
         while count < WALK_LIMIT:
-            response = self._ask_on(last)
+            response = self._ask_on([last])
             if response.status == Status.NO_SUCH_NAME:  # how v1 says that nothing comes after
                 return
             self._check(response, last)
@@ -450,19 +480,20 @@ class Snmp:
                 return
         raise SnmpError(self.switch, base, f"more than {WALK_LIMIT} rows: its agent is broken")
 
-    def _ask_on(self, last: Oid) -> Response:
-        """What comes after; by GETBULK, unless this agent fails at it, or falls silent over it."""
+    def _ask_on(self, last: Sequence[Oid]) -> Response:
+        """What comes after each; by GETBULK, unless this agent fails at it, or falls silent over it."""
+        rows: list[Row] = [(oid, None) for oid in last]
         if not self._line.has_bulk:
-            return self._ask(Kind.NEXT, [(last, None)])
+            return self._ask(Kind.NEXT, rows)
         silence: SnmpError | None = None
         try:
-            response = self._ask(Kind.BULK, [(last, None)])
+            response = self._ask(Kind.BULK, rows)
             if not response.status:
                 return response
         except NoAnswerError as error:
             silence = error
         try:
-            response = self._ask(Kind.NEXT, [(last, None)])
+            response = self._ask(Kind.NEXT, rows)
         except NoAnswerError as error:
             raise silence or error from None
         self._line.has_bulk = False
@@ -508,11 +539,12 @@ class Snmp:
     def _asker(self, kind: Kind, request_id: int, rows: Sequence[Row]) -> Callable[[Wire], Response | None]:
         """One try of that request."""
         access = self.switch.snmp
+        repetitions = min(REPETITIONS, max(1, BULK_ROWS // len(rows)))
         if access.version == "3":
-            pdu = encode_pdu(kind, request_id, rows, repetitions=REPETITIONS)
+            pdu = encode_pdu(kind, request_id, rows, repetitions=repetitions)
             return lambda wire: self._ask_engine(wire, rows[0][0], pdu)
         community = access.write_community if kind is Kind.SET else access.read_community
-        request = encode_request(access.version, community, kind, request_id, rows, repetitions=REPETITIONS)
+        request = encode_request(access.version, community, kind, request_id, rows, repetitions=repetitions)
 
         def take(datagram: bytes) -> Response | None:
             response = decode_response(access.version, datagram)

@@ -37,6 +37,7 @@ class Agent(Protocol):
     def get(self, oids: Sequence[Oid]) -> dict[Oid, Value]: ...
     def set(self, oid: Oid, value: int) -> None: ...
     def walk(self, base: Oid) -> list[Row]: ...
+    def columns(self, bases: Sequence[Oid]) -> dict[Oid, list[Row]]: ...
     def close(self) -> None: ...
 
 
@@ -227,6 +228,7 @@ class SnmpSwitch:
         self._driver: Driver | None = None
         self._watts: Watts | None = None
         self._capabilities: Capabilities | None = None
+        self._fetched: dict[Oid, list[Row]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -263,6 +265,7 @@ class SnmpSwitch:
     # -- the face
 
     def ports(self, wanted: Collection[int] | None = None) -> list[Port]:  # noqa: ARG002
+        self._fetched = self.agent.columns(self._columns())
         admin = self._walk_poe(self.driver.admin)
         if not admin and not self.driver.is_standard:
             # A member of the family that has not the family's own table may have the standard one.
@@ -303,9 +306,22 @@ class SnmpSwitch:
             supply=STANDARD.supply,
         )  # fmt: skip
 
+    def _columns(self) -> list[Oid]:
+        """The columns that a face is made of, so that they are asked for together."""
+        driver = self.driver
+        watts = driver.watts if self._watts is None else (self._watts,)
+        columns = [driver.admin, driver.detection, driver.power_class, *(each.column for each in watts)]
+        columns += [OBJECTS[name] for name in ("ifName", "ifType", "ifAlias", "ifOperStatus", "dot1dBasePortIfIndex")]
+        return [each for each in dict.fromkeys(columns) if each]
+
+    def _walk(self, column: Oid) -> list[Row]:
+        """What was asked for beforehand is taken once."""
+        fetched = self._fetched.pop(column, None)
+        return self.agent.walk(column) if fetched is None else fetched
+
     def _walk_poe(self, column: Oid | None) -> dict[Oid, Value]:
         """Index -> value, for the rows whose index is one of a PoE port."""
-        rows = self.agent.walk(column) if column else []
+        rows = self._walk(column) if column else []
         size = len(column or ())
         return {oid[size:]: value for oid, value in rows if len(oid) - size in {1, 2}}
 
@@ -324,7 +340,7 @@ class SnmpSwitch:
     def _interfaces(self, admin: Iterable[Oid]) -> Interfaces:
         def column(name: str | Oid) -> dict[int, Value]:
             base = OBJECTS[name] if isinstance(name, str) else name
-            return {oid[-1]: value for oid, value in self.agent.walk(base) if len(oid) == len(base) + 1}
+            return {oid[-1]: value for oid, value in self._walk(base) if len(oid) == len(base) + 1}
 
         names = {if_index: text_of(name) for if_index, name in column("ifName").items()}
         if not any(names.values()):
