@@ -21,20 +21,20 @@ from pathlib import Path
 
 import click
 
-from tests.bench import footprint, servers
+from tests.bench import footprint, servers, switches
 from tests.bench.servers import SERVER, Server, cpu_seconds, in_space, make_wire, running
 
 RESULTS = servers.ROOT / "build" / "bench"
 LOADERS = servers.ROOT / ".cache" / "bench"
 LOAD_PATIENCE = 90.0
-KINDS = ("tftp", "dhcp", "ntp", "image", "footprint")
+KINDS = ("tftp", "dhcp", "ntp", "image", "footprint", "findport")
 
 BLOCK_SIZE = 1468
 RESERVED = 10_000
 DNSMASQ_RESERVED = 2_000  # it looks through its hosts and leases for each message, and writes its leases each time
 IMAGE_CLIENTS = 100
 
-PLOTTED = frozenset(KINDS) - {"footprint"}  # it has no clients to be many
+PLOTTED = frozenset(KINDS) - {"footprint", "findport"}  # they have no clients to be many
 QUIET = frozenset({"right", "ok", "wrong", "failed", "lost", "cpu_per_work"})  # not shown while it runs
 
 Run = dict[str, float]
@@ -310,6 +310,27 @@ def bench_footprint(plan: Plan) -> tuple[Measured, list[Row]]:
     return measured, rows
 
 
+# --------------------------------------------------------------------------------------------------------- findport
+
+
+def bench_findport(plan: Plan) -> tuple[Measured, list[Row]]:
+    """Ours beside ours: all switches beside one of them."""
+    measured, rows = Measured(), []
+    with switches.running():
+        for version in ("2c", "3"):
+            runs = switches.measure(version, 2 if plan.quick else 7)
+            for one, every, cpu in runs:
+                measured.add(f"v{version}", "1 switch", {"s": one})
+                measured.add(f"v{version}", f"{switches.SWITCHES} switches", {"s": every, "cpu_s": cpu})
+            value = statistics.median(every / one for one, every, _ in runs)
+            told = [f"{switches.median(runs, place):.2f} s" for place in (1, 0)]
+            say(f"  v{version:<4} {switches.SWITCHES} switches {told[0]}  one {told[1]}")
+            what = f"findport, {switches.SWITCHES} switches of {switches.PORTS} ports, v{version}"
+            note = f"{2000 * switches.ONE_WAY:g} ms there and back"
+            rows.append(Row(what, "one switch", told[0], told[1], value, 3.0, at_most=True, unit="x", note=note))
+    return measured, rows
+
+
 # ------------------------------------------------------------------------------------------------------ what is told
 
 BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
@@ -318,6 +339,7 @@ BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
     "ntp": bench_ntp,
     "image": bench_image,
     "footprint": bench_footprint,
+    "findport": bench_findport,
 }
 
 

@@ -1,10 +1,10 @@
 #!/bin/bash
-# tests/bench/run.sh [tftp|dhcp|ntp|image|footprint]... [--quick] [--markdown]: our servers beside their peers, in turn, in
-# network namespaces of their own. Prints a table, leaves JSON and plots in build/bench; exits with 1 if a promised ratio does not
+# tests/bench/run.sh [tftp|dhcp|ntp|image|footprint|findport]... [--quick] [--markdown]: our servers beside their peers, in turn,
+# in network namespaces of their own. Prints a table, leaves JSON and plots in build/bench; exits with 1 if a promised ratio does not
 # hold. --quick takes under 2 minutes instead of 10; --markdown measures nothing and prints the last results for a README.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-sh install/need.sh iproute2 gcc libc6-dev dnsmasq-base atftpd kea-dhcp4-server chrony nginx-light
+sh install/need.sh iproute2 gcc libc6-dev dnsmasq-base atftpd kea-dhcp4-server chrony nginx-light snmpd
 
 python=.venv/bin/python
 [ -x $python ] || { sh install/need.sh python3-venv && "${PYTHON:-python3}" -m venv .venv; }
