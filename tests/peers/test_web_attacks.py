@@ -267,9 +267,8 @@ def _pages(site: Site) -> list[str]:
     """The addresses of the HTML pages."""
     from web.app import create_app
 
-    return [
-        rule for rule in create_app(site.backend).url_map.iter_rules() if (rule.endpoint or "").startswith("pages.")
-    ]
+    rules = create_app(site.backend).url_map.iter_rules()
+    return [rule.rule for rule in rules if rule.endpoint.startswith("pages.")]
 
 
 @pytest.mark.parametrize(
