@@ -38,13 +38,14 @@ CODES: Mapping[str, int] = {
     "ping_ms": 15,
     "watts": 16,
 }
-MAX_ROWS = 0xFFFF
+MAX_ROWS = 16_384  # an hour polled every second has 3600
 
 Parts = tuple[float, float, float]  # mean, low, high
 Row = tuple[float, Parts]  # when, and what was measured: a Sample is slower to make than to draw
 
 _TIMES = 0  # the key of the times
 _HEAD, _ENTRY = struct.Struct("<H"), struct.Struct("<BI")
+_LARGEST = 1 << 60
 _WIDTHS = {1: "b", 2: "h", 4: "i", 8: "q"}
 _SPARSE, _PLAIN = 0x40, 0x80  # flags of a column's form: with presence bits; not compressed
 
@@ -187,7 +188,7 @@ def _count(data: bytes) -> int:
 
 def _times(data: bytes) -> list[int]:
     packed = _find(data, _TIMES)
-    if packed is None:
+    if packed is None or _count(data) > MAX_ROWS:
         raise BlockError("no times")
     return [each or 0 for each in _unpack(packed, _count(data))]
 
@@ -266,7 +267,7 @@ def _read(data: bytes, count: int) -> list[int | None]:
     present: list[int] | range = range(count)
     if form & _SPARSE:
         size, at = _read_varint(data, at)
-        bits = zlib.decompress(data[at : at + size])
+        bits = zlib.decompressobj().decompress(data[at : at + size], MAX_ROWS)
         present = [index for index in range(count) if bits[index // 8] >> index % 8 & 1]
         at += size
     order, width = form >> 4 & 3, form & 15
@@ -280,6 +281,8 @@ def _read(data: bytes, count: int) -> list[int | None]:
     else:
         for number in reversed(first):
             values = list(accumulate(values, initial=number))
+    if values and not -_LARGEST <= min(values) <= max(values) <= _LARGEST:
+        raise ValueError("numbers that nobody measured")
     if len(present) == count:
         return list(values)
     found: list[int | None] = [None] * count
@@ -295,7 +298,7 @@ def _values(data: bytes, count: int, width: int, is_plain: bool) -> list[int]:
         return [0] * count
     if width not in _WIDTHS:
         raise ValueError("no such width")
-    flat = data if is_plain else zlib.decompress(data, -15)
+    flat = data if is_plain else zlib.decompressobj(-15).decompress(data, count * width + 1)
     if len(flat) != count * width:
         raise ValueError("of another length")
     woven = bytearray(len(flat))
@@ -329,3 +332,5 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at - 1] < 0x80:
             return number, at
         shift += 7
+        if shift > 63:
+            raise ValueError("a number without end")

@@ -124,11 +124,14 @@ def test_damage_is_a_block_error(data: st.DataObject) -> None:
     ("data", "reason"),
     [
         (b"", "no times"),
+        (b"\1\x40\0\2\0\0\0\0\0", "no times"),
         (b"\1\0", "no times"),
         (b"\1\0\0", "directory is cut short"),
         (b"\1\0\0\2\0\0\0\x03\0", "a column is damaged"),  # no such width
         (b"\1\0\0\0\0\0\0", "a column is damaged"),  # an empty column
         (b"\3\0\0\4\0\0\0\x81\0\1\2", "a column is damaged"),  # two numbers for three
+        (b"\1\0\0\x0c\0\0\0\0" + b"\xff" * 11, "a number without end"),
+        (b"\3\0\0\x0c\0\0\0\x10" + b"\xff" * 8 + b"\x7f" + b"\0" * 2, "numbers that nobody measured"),
     ],
 )
 def test_what_is_no_block(data: bytes, reason: str) -> None:

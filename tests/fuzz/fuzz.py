@@ -39,7 +39,7 @@ MORE_BLOCKS = 100_000  # of Python's memory, since the first look; about 10 MB
 SHRINK_FOR = 5.0  # seconds
 
 # Whose branches guide the search: our code, and for what decodes elsewhere that code too.
-OURS = ["dhcp", "tftp", "tcp", "ntp", "utility"]
+OURS = ["dhcp", "tftp", "tcp", "ntp", "utility", "monitoring"]
 THEIRS = {"config": ["yaml", "dotenv"], "snmp_packet": ["pyasn1.codec.ber.decoder"]}
 
 

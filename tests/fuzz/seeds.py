@@ -7,7 +7,10 @@ from pathlib import Path
 
 from dhcp.boards import BOOT_ROM_GUID
 from dhcp.packet import MAGIC
+from monitoring import blocks
 from tests import (
+    test_answers,
+    test_blocks,
     test_config,
     test_dhcp_frames,
     test_dhcp_packet,
@@ -20,6 +23,7 @@ from tests import (
     test_usm,
 )
 from tests import test_tcp_packet as tcp
+from tests.agents import BEHAVIOURS
 from tests.fuzz.targets import ENV, IMAGE, MAC, join
 from utility.hosts import HEADER
 from utility.rules import BUILT_IN
@@ -180,4 +184,9 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
         *(rule.expression.encode() for rule in BUILT_IN),
         *(each.encode() for each in ("temperature >= 80.5°C for 1h30m clear <= 75 for 90", "load1 == -0.25 clear > 3")),
     ],
+    "agent_answer": lambda: [
+        test_answers.http(test_answers.EVENTS),
+        *(answer for each in BEHAVIOURS.values() if (answer := each("127.1.0.1")) and len(answer) < 17_000),
+    ],
+    "sample_block": lambda: [blocks.encode(test_blocks.day_of_one(rows)) for rows in (1, 2, 30)],
 }

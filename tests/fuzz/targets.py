@@ -20,12 +20,16 @@ from pathlib import Path
 import dhcp.boards
 import dhcp.frames
 import dhcp.packet
+import monitoring.answers
+import monitoring.blocks
 import ntp.packet
 import tcp.packet
 import tftp.packet
 from dhcp.policy import DhcpPolicy
 from dhcp.replies import DhcpSettings
 from dhcp.replies import Reply as DhcpReply
+from monitoring.health import Health
+from monitoring.metrics import METRICS, Reading
 from ntp.policy import ClockState, NtpPolicy, RateLimit
 from ntp.policy import Reply as NtpReply
 from tcp.session import (
@@ -686,6 +690,43 @@ def rules() -> Run:
     return run
 
 
+# --------------------------------------------------------------------------------------------------------- monitoring
+
+
+def agent_answer() -> Run:
+    """What listens on the agent's port may send anything: it is measurements within their ranges, or a reason."""
+
+    def run(data: bytes) -> None:
+        monitoring.answers.is_complete(data)
+        try:
+            answer = monitoring.answers.parse(data, MAC)
+        except monitoring.answers.AnswerError as error:
+            assert is_plain(str(error), 200)
+            return
+        assert answer.values
+        assert all(METRICS[name].accepts(value) for name, value in answer.values.items())
+        assert all(is_plain(word, monitoring.answers.MAX_WORD) for word in answer.words.values())
+        reading = Health().take(Reading(MAC, 1.7e9, answer.values, {**answer.words, "error": ""}))
+        assert reading.values["up"] == 1.0
+
+    return run
+
+
+def sample_block() -> Run:
+    """A block of the history, which a damaged disk may have changed."""
+
+    def run(data: bytes) -> None:
+        try:
+            block = monitoring.blocks.decode(data)
+            rows = monitoring.blocks.rows_of(data, "temperature", 0)
+        except monitoring.blocks.BlockError:
+            return
+        assert len(rows) <= len(block.times)
+        assert monitoring.blocks.decode(monitoring.blocks.encode(block)).times == block.times
+
+    return run
+
+
 TARGETS: Mapping[str, Target] = {
     "dhcp_packet": Target(dhcp_packet),
     "dhcp_frame": Target(dhcp_frame, 2000),
@@ -705,4 +746,6 @@ TARGETS: Mapping[str, Target] = {
     "hosts": Target(hosts),
     "mac": Target(mac, 64),
     "rules": Target(rules, 200),
+    "agent_answer": Target(agent_answer, 17_000),
+    "sample_block": Target(sample_block),
 }
