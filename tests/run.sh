@@ -93,7 +93,7 @@ PURE
 )"
 
 echo "== fuzz"
-world python -m tests.fuzz.fuzz --seconds 1
+world python -m tests.fuzz.fuzz --seconds 2
 
 echo "== real peers"
 world python -m pytest tests/peers

@@ -160,10 +160,8 @@ def test_a_superblock(tmp_path: Path, at: int, value: bytes, text: str) -> None:
         Ext4(io.BytesIO(data[:1500]))
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A file system of 256 KB: a folder, a file with holes in a tree of extents, a long link."""
-    folder = tmp_path_factory.mktemp("small")
+def small_file_system(folder: Path) -> bytes:
+    """256 KB: a folder, a file with holes in a tree of extents, a long link."""
     (folder / "tree" / "sub").mkdir(parents=True)
     (folder / "tree" / "sub" / "long").symlink_to("x" * 100)
     with (folder / "tree" / "holes").open("wb") as file:
@@ -172,6 +170,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             file.write(b"y" * 1024)
     words = ("-t", "ext4", "-b", "1024", "-N", "16", "-O", "^has_journal,^resize_inode")
     return mke2fs(folder / "tree", folder / "image", *words, size="256k").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return small_file_system(tmp_path_factory.mktemp("small"))
 
 
 def place_of(small: bytes, name: str) -> int:
@@ -191,6 +194,7 @@ def place_of(small: bytes, name: str) -> int:
         ("sub/long", 0x28 + 12 + 4, b"\0", "map is damaged"),  # an extent of no blocks
         ("sub/long", 0x04, b"\0\0\1", "longer than any name"),
         ("sub", 0x28 + 12 + 8, b"\x00\xff\xff\xff", "ends before"),
+        ("sub", 0x04, b"\0\0\0\x02", "folder with inode [0-9]+ is damaged"),
     ],
 )
 def test_an_inode_that_is_damaged(small: bytes, name: str, at: int, value: bytes, text: str) -> None:
@@ -214,6 +218,10 @@ def test_extents_that_overlap_and_names_that_are_none(small: bytes) -> None:
     ):
         with pytest.raises(Ext4Error, match=text):
             read_all(small.replace(old, new))
+    far = bytearray(small)
+    struct.pack_into("<I", far, 2048 + 0x28, 0xFFFFFFFF)  # the upper half of where the inodes are
+    with pytest.raises(Ext4Error, match="ends before"):
+        read_all(bytes(far))
     with pytest.raises(Ext4Error, match="no inode 0"):
         Ext4(io.BytesIO(small)).inode(0)
 

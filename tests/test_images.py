@@ -178,6 +178,13 @@ def test_a_file_system_that_is_damaged(
     refused("sif /etc mtime 0", "/sbin/init has 1200000 bytes: the file system is damaged")
 
 
+def test_folders_without_end(image: Path, tmp_path: Path) -> None:
+    Path(tmp_path, "root", *"d" * 600).mkdir(parents=True)
+    path = mke2fs(tmp_path / "root", tmp_path / "deep.img", "-t", "ext4", "-N", "1000", size="8M")
+    with pytest.raises(ImportFailedError, match="folders in folders without end"):
+        import_image(path, image)
+
+
 def test_choosing(image: Path, tmp_path: Path) -> None:
     assert stored_images(image) == []
     with pytest.raises(ImportFailedError, match=r"there is no image 'a': import one"):

@@ -31,6 +31,8 @@ _UNWRITTEN = 0x8000  # an extent longer than this was reserved, and reads as zer
 _ENTRY = struct.Struct("<IHBB")
 _INODE = struct.Struct("<HHIIIIIHHIII60sIII8x4s4x")
 _CHUNK = 1 << 20
+_FARTHEST = 1 << 60
+_LONGEST_FOLDER = 1 << 24  # a quarter of a million names
 
 
 class Ext4Error(ValueError):
@@ -89,8 +91,10 @@ class Ext4:
 
     def _read(self, at: int, length: int) -> bytes:
         """So many bytes of the file system, all of them."""
-        self._file.seek(self._offset + at)
-        data = self._file.read(length)
+        data = b""
+        if at <= _FARTHEST:  # farther than any file is long, where seek has an error of its own
+            self._file.seek(self._offset + at)
+            data = self._file.read(length)
         if len(data) != length:
             raise Ext4Error("the file ends before its file system does")
         return data
@@ -161,6 +165,8 @@ class Ext4:
 
     def entries(self, inode: Inode) -> Iterator[tuple[bytes, int]]:
         """Name and inode of all that is in a folder, but for itself and the one it is in."""
+        if inode.size > _LONGEST_FOLDER:
+            raise Ext4Error(f"the folder with inode {inode.number} is damaged")
         # A folder with an index can be read from end to end like one without: that is how it stays compatible.
         data = b"".join(self.content(inode))
         at = 0

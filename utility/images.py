@@ -164,6 +164,8 @@ def _new_file(path: Path, progress: Progress) -> Iterator[BinaryIO]:
         new.replace(path)
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
         raise ImportFailedError(f"the file is damaged or not complete: {error}") from error
+    except RecursionError:
+        raise ImportFailedError("the root file system has folders in folders without end") from None
     except Ext4Error as error:
         raise ImportFailedError(f"the root file system cannot be read: {error}") from error
     finally:

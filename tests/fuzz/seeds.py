@@ -189,4 +189,6 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
         *(answer for each in BEHAVIOURS.values() if (answer := each("127.1.0.1")) and len(answer) < 17_000),
     ],
     "sample_block": lambda: [blocks.encode(test_blocks.day_of_one(rows)) for rows in (1, 2, 30)],
+    # The superblock, the group's descriptor, inodes, a folder, a tree of extents, the long link.
+    "ext4": lambda: [join((block, bytes(2) + patch)) for block in (1, 2, 5, 6, 7, 20) for patch in (b"", b"\xff" * 12)],
 }

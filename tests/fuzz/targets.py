@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -51,6 +52,7 @@ from tftp.files import BootFiles, Refusal, normalise
 from tftp.transfer import Blocks, Netascii, ReadTransfer, Sending, negotiate
 from utility.config import Config, ConfigError, Problem, Switch, load_config
 from utility.drivers import Oid
+from utility.ext4 import Ext4Error
 from utility.findport import search_switch
 from utility.hosts import Host, Plan, parse_hosts, parse_mac
 from utility.power_cycle import power_cycle
@@ -727,6 +729,25 @@ def sample_block() -> Run:
     return run
 
 
+# --------------------------------------------------------------------------------------------------- a card's image
+
+
+def ext4() -> Run:
+    """A file system with patches: (its block, the place in it and the bytes there) ..."""
+    it = import_module("tests.test_ext4")
+    sound: bytes = it.small_file_system(Path(tempfile.mkdtemp()))
+
+    def run(data: bytes) -> None:
+        system = bytearray(sound)
+        for block, patch in split(data):
+            at = 1024 * block + int.from_bytes(patch[:2], "big") % 1024
+            system[at : at + len(patch) - 2] = patch[2:]
+        with suppress(Ext4Error, RecursionError):  # folders in folders in folders
+            it.read_all(bytes(system[: len(sound)]))
+
+    return run
+
+
 TARGETS: Mapping[str, Target] = {
     "dhcp_packet": Target(dhcp_packet),
     "dhcp_frame": Target(dhcp_frame, 2000),
@@ -748,4 +769,5 @@ TARGETS: Mapping[str, Target] = {
     "rules": Target(rules, 200),
     "agent_answer": Target(agent_answer, 17_000),
     "sample_block": Target(sample_block),
+    "ext4": Target(ext4, 400, 1.0),
 }
