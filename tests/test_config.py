@@ -87,7 +87,7 @@ def test_the_examples_load_as_they_are(folder: Path) -> None:
 def test_the_defaults_that_the_example_shows_are_the_defaults(folder: Path) -> None:
     text = (ROOT / "config.yaml").read_text()
     shown = text[text.index("# lease_time") :].replace("\n# ", "\n").removeprefix("# ")
-    keys = ("router", "dns", "domain", "ntp_servers", "pool")  # none by default
+    keys = ("router", "dns", "domain", "ntp_servers", "pool", "site")  # none by default
     shown = "\n".join(line for line in shown.split("\n") if not line.startswith(keys))
     start = shown.index("subnets:")
     subnets = shown[start : shown.index("serve_firmware_updates")]
@@ -132,6 +132,7 @@ switches:
 lease_time: 60
 router: 10.7.0.1
 dns: [10.7.0.1, 9.9.9.9]
+site: Lab 2
 domain: rack.example.org
 ntp_servers: 10.7.0.3, 10.7.0.4
 boot_dir: boot
@@ -183,7 +184,7 @@ def test_every_key(folder: Path) -> None:
     assert (config.boot_dir, config.image) == (folder / "boot", folder / "images/a.tgz")
     assert (config.state_dir, config.log_dir) == (Path("/var/lib/piman"), folder / "log")
     assert config.ports == Ports(1067, 1069, 4333, 5444, 1123, 8080)
-    assert config.services == ("ntp", "dhcp")
+    assert (config.services, config.site) == (("ntp", "dhcp"), "Lab 2")
     assert (config.unknown_pis, config.pool) == ("pool", (ip("10.7.9.1"), ip("10.7.9.99")))
     assert (config.dhcp_mode, config.reply_delay) == ("server", 2.0)
     near, far = config.subnets
@@ -667,8 +668,8 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ('"a\\nb": 5', "'a\\nb': unknown key; known here: " + ", ".join(
             ("private_number, server_address, subnet_mask, interface, switch_count, lease_time, router, dns, domain",
              "ntp_servers, dhcp_mode, reply_delay, unknown_pis, pool, serve_firmware_updates, local_stratum",
-             "ntp_rate_limit, boot_dir, image, state_dir, log_dir, services, switches, drivers, subnets, ports, snmp",
-             "monitoring, web"))),
+             "ntp_rate_limit, boot_dir, image, state_dir, log_dir, services, site, switches, drivers, subnets, ports",
+             "snmp, monitoring, web"))),
         ("interface: eth1", "interface: given twice; first in line 4"),
         ("router: 172.30.5.1", "router: 172.30.5.1 is outside 172.30.4.0/24; give an address of that network"),
         ("router: 172.30.4.0", "router: 172.30.4.0 is 172.30.4.0/24 itself; give the address of a machine"),
@@ -678,6 +679,7 @@ ADDRESS = "expected an IPv4 address like 172.30.4.1"
         ("dns: [1.1.1.1, x]", f"dns[1]: found 'x'; {ADDRESS}"),
         ("dns: {a: b}", "dns: found keys with values; expected a list"),
         ("dns: [[1.1.1.1]]", "dns[0]: found a list; expected one value"),
+        ("site: ' lab'", "site: found ' lab'; expected a short name, of letters, digits, spaces and . _ -"),
         ("domain: a..b", "domain: found 'a..b'; expected a domain name, like rack.example.org"),
         ('boot_dir: "a\\0b"', "boot_dir: found 'a\\x00b'; expected a path"),
         (f"domain: {'-' * 80}", f"domain: found '{'-' * 57}...'; expected a domain name, like rack.example.org"),

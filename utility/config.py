@@ -240,6 +240,7 @@ class Config:
     image: Path
     state_dir: Path
     log_dir: Path
+    site: str = ""  # tells this rack from others; empty: the domain, else the machine's name
     lease_time: int = 600
     router: IPv4Address | None = None
     dns: tuple[IPv4Address, ...] = ()
@@ -315,7 +316,7 @@ def load_config(
 _TOP = (
     "private_number", "server_address", "subnet_mask", "interface", "switch_count", "lease_time", "router", "dns",
     "domain", "ntp_servers", "dhcp_mode", "reply_delay", "unknown_pis", "pool", "serve_firmware_updates",
-    "local_stratum", "ntp_rate_limit", "boot_dir", "image", "state_dir", "log_dir", "services",
+    "local_stratum", "ntp_rate_limit", "boot_dir", "image", "state_dir", "log_dir", "services", "site",
 )  # fmt: skip
 _TOP_SECTIONS = ("switches", "drivers", "subnets", "ports", "snmp", "monitoring", "web")
 _SUBNET = ("network", "subnet_mask", "router", "lease_time", "dns", "domain", "ntp_servers", "pool")
@@ -942,6 +943,9 @@ _DOMAIN = _pattern(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "a domain name, lik
 # SWITCH on the command line is an address, a number or a name: a name must not look like the other two.
 _SWITCH_NAME = _pattern(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_-]{0,62})", "a name of letters, digits, - and _")
 _DRIVER_NAME = _pattern(r"[a-z0-9][a-z0-9-]{0,62}", "a driver's name of small letters, digits and -")
+_SITE_NAME = _pattern(
+    r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?", "a short name, of letters, digits, spaces and . _ -"
+)
 _SITE = _pattern(r"[A-Za-z0-9_-]{1,64}", "the site's short name, as in the controller's address bar")
 _COMMUNITY = _pattern(r"\S.{0,254}", "a community of 1 to 255 characters")
 _USER = _pattern(r"\S{1,32}", "a user's name of 1 to 32 characters")
@@ -980,6 +984,7 @@ def _read_config(sheet: _Sheet, root: yaml.Node, environ: Mapping[str, str]) -> 
         image=_read_image(top, boot_dir),
         state_dir=Path(service_dir).absolute() if service_dir else state_dir,
         log_dir=top.path_of("log_dir", "logs"),
+        site=top.value("site", _SITE_NAME, ""),
         lease_time=top.value("lease_time", _whole(10, 31_536_000), 600),
         router=top.value("router", _address, None),
         dns=top.values("dns", _address),

@@ -42,6 +42,7 @@ FIELDS: tuple[Field, ...] = (
     Field("router", "Network", "Router", "told to the Pis; none by default"),
     Field("dns", "Network", "Name servers", "told to the Pis", "list"),
     Field("domain", "Network", "Domain", "like rack.example.org"),
+    Field("site", "Network", "Site", "tells this rack from others, in alerts and in Prometheus"),
     Field("ntp_servers", "Network", "Time servers", "this manager where none are given", "list"),
     Field("switch_count", "Network", "Number of switches", "a check; may be left out", "number"),
     Field("lease_time", "DHCP", "Lease time", "", "number", "600", unit="s"),
