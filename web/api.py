@@ -83,7 +83,7 @@ def told(handler: Handler) -> Handler:
         try:
             return handler(call)
         except OperationError as error:
-            raise ApiError(400 if error.usage else 409, str(error)) from None
+            raise ApiError(409, str(error)) from None
         except TooManyError as error:
             raise ApiError(429, str(error)) from None
         except AccessError as error:
@@ -204,11 +204,11 @@ def targets_of(call: Call) -> list[Target]:
 
 
 def confirm(call: Call, targets: Sequence[Target], always: bool) -> None:
-    """400 unless the caller said how many ports it is about."""
+    """409 unless the caller said how many ports it is about."""
     said = body_of(call).get("confirm")
     if said != len(targets) and (always or len(targets) > 1 or said is not None):
         names = ", ".join(target.label for target in targets)
-        raise ApiError(400, f'this is about {len(targets)}: {names}; if you mean it, send "confirm": {len(targets)}')
+        raise ApiError(409, f'this is about {len(targets)}: {names}; if you mean it, send "confirm": {len(targets)}')
 
 
 def restart(call: Call) -> Json:
@@ -243,7 +243,7 @@ def adopt(call: Call) -> list[Json]:
                 call.caller, each["mac"], each.get("name", ""), each.get("address") or "0.0.0.0"
             )
         except OperationError as error:
-            raise ApiError(400 if error.usage else 409, str(error), more={"adopted": done}) from None
+            raise ApiError(409, str(error), more={"adopted": done}) from None
         done.append({"mac": host.mac, "name": host.name, "address": str(host.address)})
     return done
 

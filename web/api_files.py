@@ -18,7 +18,7 @@ from web.routes import ApiError, Call, Handler, Route
 from web.schemas import PROBLEM, Schema, answer, flag, many, maybe, number, table, text, thing, whole
 from web.views import Json
 
-MAX_TEXT = 900_000
+MAX_TEXT = 300_000
 File = ConfigFile | HostsFile
 Make = Callable[[bytes], bytes]
 
@@ -32,7 +32,7 @@ def told(handler: Handler) -> Handler:
         except (ConflictError, OperationError) as error:
             raise ApiError(409, str(error)) from None
         except EditError as error:
-            raise ApiError(400, str(error)) from None
+            raise ApiError(409, str(error)) from None
         except ConfigError as error:
             raise ApiError(409, "this would not be a good file; nothing was written", error.problems) from None
         except OSError as error:
@@ -184,7 +184,7 @@ def first_switch(call: Call) -> Json:
     try:
         address = IPv4Address(str(body["address"]))
     except ValueError:
-        raise ApiError(400, f"{body['address']!r} is no IPv4 address") from None
+        raise ApiError(409, f"{body['address']!r} is no IPv4 address") from None
     return wizard.try_switch(address, replace(access, read_community=community) if community else access)
 
 
@@ -211,8 +211,8 @@ _TEXT = text("the whole file", MAX_TEXT)
 _VALUE: Schema = {
     "anyOf": [
         {"type": "null", "description": "the key goes"},
-        text("", 4096),
-        many({"type": ["string", "null"], "maxLength": 4096}, maxItems=1100),
+        text("", 500),
+        many({"type": ["string", "null"], "maxLength": 100}, maxItems=300),
     ]
 }
 _CONFIG_CHANGES = many(
@@ -223,7 +223,7 @@ _CONFIG_CHANGES = many(
             thing({"remove_switch": whole("its number", minimum=0, maximum=1000)}),
         ]
     },
-    maxItems=500,
+    maxItems=200,
 )
 _HOST_CHANGES = many(
     thing(

@@ -104,7 +104,7 @@ class WebServer:
             channel_request_lookahead=1,  # notices that a browser has gone while its stream is open
             outbuf_high_watermark=STREAM_BUFFER,
             max_request_header_size=65536,
-            max_request_body_size=2 << 20,
+            max_request_body_size=64 << 20,
             connection_limit=MAX_CONNECTIONS,
             clear_untrusted_proxy_headers=True,
             url_scheme="http" if relay is None else "https",

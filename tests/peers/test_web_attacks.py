@@ -101,7 +101,7 @@ class Site:
         began = time.monotonic()
         self.server.stop()
         self.thread.join(5)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert not self.thread.is_alive()
         self.backend.place.store.close()
 
@@ -409,7 +409,7 @@ def test_what_is_no_request_gets_no_page(open_site: Site, raw: bytes) -> None:
 
 def test_too_much_is_refused(open_site: Site) -> None:
     cookie, token = open_site.page("/")
-    answer = open_site.ask("POST", "/api/v1/adopt", b"x" * 1_500_000, Cookie=cookie, X_CSRF_Token=token, **JSON)
+    answer = open_site.ask("POST", "/api/v1/adopt", b"x" * 4_500_000, Cookie=cookie, X_CSRF_Token=token, **JSON)
     assert answer.status == 413
 
 
