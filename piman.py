@@ -26,6 +26,7 @@ from commands.alerts import alerts
 from commands.doctor import doctor
 from commands.image import image
 from commands.lab import enter_lab, lab
+from commands.monitoring import graph, monitoring
 from commands.power import ports, power, reinstall, restart
 from commands.session import FAILED, USAGE, Failure, Session
 from commands.switches import calibrate, discover, findport, mapper, switch_group
@@ -303,7 +304,7 @@ class Assembly:
                 by_mac=self.who.find,
                 by_address=self.who.by_address,
                 rows=self.fleet.snapshot,
-                report=self.fleet.report,
+                report=self.report,
                 foreign=self.fleet.foreign_server,
             )
             return Watching(config, self.store, rack)
@@ -506,6 +507,8 @@ COMMANDS = (
     status,
     events,
     alerts,
+    monitoring,
+    graph,
     adopt,
     doctor,
     image,

@@ -69,6 +69,7 @@ class Poller:
 
     name = "monitoring"
     look_interval = 2.0  # between two looks at hosts.csv and the board
+    once = False  # each Pi, and no more
 
     def __init__(
         self,
@@ -154,7 +155,8 @@ class Poller:
             interval = self._settings.interval
             missed = int((now - due) / interval)  # this machine slept, or was too busy
             self.late += now - due > interval / 2
-            heapq.heappush(self._due, (due + (missed + 1) * interval, mac))
+            if not self.once:
+                heapq.heappush(self._due, (due + (missed + 1) * interval, mac))
             if mac not in self._polls:
                 self._begin(host, now)
 

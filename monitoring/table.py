@@ -128,6 +128,21 @@ def _cells(reading: Reading | None, now: float) -> tuple[str, str, str]:
     return up, cpu, heat
 
 
+def reading_line(host: Host, reading: Reading, now: float) -> str:
+    """One Pi as the last poll found it: `pi1  172.30.4.13  up 3 h  12.3 %  45.6 °C  0.4 ms`, and what is wrong."""
+    up, cpu, heat = _cells(reading, now)
+    state = up if up.startswith("down") else f"up {up}".rstrip()
+    ping = METRICS["ping_ms"].shown(reading.values["ping_ms"]) if "ping_ms" in reading.values else "-"
+    error = reading.words.get("error", "")
+    return f"{host.name:<12}  {host.address!s:<15}  {state:<12}  {cpu:>7}  {heat:>8}  {ping:>9}  {error}".rstrip()
+
+
+def reading_json(host: Host, reading: Reading) -> dict[str, object]:
+    """The same for scripts."""
+    told = {"name": host.name, "mac": host.mac, "address": str(host.address), "when": reading.when}
+    return {**told, "values": dict(reading.values), "words": dict(reading.words)}
+
+
 def _worst(alerts: Sequence[Alert], reading: Reading | None) -> str:
     """The gravest of what is wrong, and how much more there is."""
     if alerts:

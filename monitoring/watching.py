@@ -17,6 +17,7 @@ from monitoring.healer import Healer
 from monitoring.healing import Step
 from monitoring.health import Health
 from monitoring.lookout import Lookout
+from monitoring.metrics import Reading
 from monitoring.store import PiRow, Store, StoreError
 from monitoring.switch_watch import SwitchWatch
 from monitoring.upkeep import Recorder
@@ -36,6 +37,7 @@ class Rack:
     rows      the board
     report    takes what was seen
     foreign   the address of another DHCP server, and when it was last told of
+    polled    takes each reading
     """
 
     hosts: Callable[[], Iterable[Host]]
@@ -44,6 +46,7 @@ class Rack:
     rows: Callable[[], Sequence[PiRow]]
     report: Reporter
     foreign: Callable[[], tuple[str, float]]
+    polled: Callable[[Reading], None] = lambda _reading: None
 
 
 def site_of(config: Config) -> str:
@@ -73,8 +76,13 @@ class Watching:
         lookout = Lookout(config, store, self.health, rack.rows, news, faces, rack.foreign)
         couriers = [Courier(channel, store, site_of(config)) for channel in settings.channels]
         recorder = Recorder(store)
+
+        def take(reading: Reading) -> None:
+            recorder.add(reading)
+            rack.polled(reading)
+
         self.parts: list[Service] = [
-            Poller(settings, rack.hosts, rack.rows, self.health, recorder.add, rack.report),
+            Poller(settings, rack.hosts, rack.rows, self.health, take, rack.report),
             recorder,
             self.switches,
             Alerts(settings.rules, store, lookout.facts, couriers),

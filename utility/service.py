@@ -296,11 +296,11 @@ class StateHeldError(Exception):
 
 
 @contextlib.contextmanager
-def only_server(state_dir: Path) -> Iterator[None]:
-    """Hold the state folder for one server; StateHeldError names the one that has it."""
+def only_server(state_dir: Path, what: str = "server") -> Iterator[None]:
+    """Hold the state folder for one server (or what else there is one of); StateHeldError names the one that has it."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (state_dir / "server.pid").open("a+")
+        lock = (state_dir / f"{what}.pid").open("a+")
     except OSError as error:
         raise StateHeldError(f"{state_dir}: the state cannot be written there: {error.strerror}") from None
     with lock:
@@ -311,7 +311,7 @@ def only_server(state_dir: Path) -> Iterator[None]:
             time.sleep(0.05)
         else:
             lock.seek(0)
-            raise StateHeldError(f"a server runs already (process {lock.read().strip()}) with {state_dir}")
+            raise StateHeldError(f"a {what} runs already (process {lock.read().strip()}) with {state_dir}")
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
