@@ -88,6 +88,7 @@ monitoring/health.py
 monitoring/metrics.py
 monitoring/doctor.py
 utility/config.py
+utility/drivers.py
 utility/ext4.py
 utility/config_edit.py
 utility/hosts.py
