@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_config import BASE, load, problems
+from tests.test_config import BASE, ROOT, load, problems
 from utility.config import Commands, Controller
 from utility.drivers import DRIVERS, STANDARD, Detection, Driver, Supply, Watts, oid
 
@@ -203,3 +203,13 @@ def test_a_controllers_password_is_kept_out_of_config_yaml() -> None:
     [problem] = problems(f"{BASE}unifi_password: sesame\n")
     assert "put PIMAN_UNIFI_PASSWORD=... into .env" in problem
     assert "sesame" not in problem
+
+
+def test_the_examples_of_the_readme_load() -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("#### A switch that is not in the table") : text.index("### SNMP\n")]
+    own, by_commands, by_web = (block.partition("```")[0] for block in section.split("```yaml\n")[1:])
+    [switch] = load(START + own).switches
+    assert [driver.name for driver in switch.drivers] == ["acme"]
+    assert load(START + by_commands).switches[0].driver == "exec"
+    assert [switch.driver for switch in load(START + by_web).switches] == ["unifi", "routeros"]
