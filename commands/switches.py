@@ -41,8 +41,7 @@ def findport(
     as_json: bool,
 ) -> None:
     """Tell which switch and port a MAC (or a Pi of hosts.csv) is on, and what power it takes there."""
-    from monitoring.operations import OperationError, look_for, whereabouts
-    from utility.findport import choose_edge
+    from monitoring.operations import OperationError, look_for
     from utility.hosts import parse_mac
 
     config = session.config()
@@ -54,12 +53,14 @@ def findport(
         raise OperationError(f"{error}, or give a Pi of hosts.csv") from None
     chosen = switch_option or switch
     switches = [named_switch(config, chosen)] if chosen else config.switches
-    sightings = look_for(switches, wanted, known, vlans_of(config, vlan_option or vlan), warn)
-    edge = choose_edge(sightings)
+    search = look_for(switches, wanted, known, vlans_of(config, vlan_option or vlan))
+    edge = search.edge
     if as_json:
-        click.echo(json.dumps([sighting_json(each, each is edge) for each in sightings], indent=2))
+        click.echo(json.dumps([sighting_json(each, each is edge) for each in search.sightings], indent=2))
     if edge is None:
-        raise OperationError(whereabouts(wanted, sightings, switches))
+        raise OperationError(search.why_not)
+    for failure in search.failed.values():
+        warn(str(failure))
     if not as_json:
         click.echo(f"{known.name if known else wanted}  {sighting_line(edge)}")
 

@@ -153,46 +153,72 @@ def resolve_pi(config: Config, hosts: Hosts | Roster, word: str, warn: Warn = sa
     placed = place_of(config, host)
     if placed:
         return Target(placed[0], placed[1], host)
-    sightings = look_for(config.switches, host.mac, host, [config.private_number], warn)
-    edge = choose_edge(sightings)
+    search = look_for(config.switches, host.mac, host, [config.private_number])
+    edge = search.edge
     if edge is None or not edge.port:
-        why = whereabouts(host.mac, sightings, config.switches)
-        raise OperationError(f"{host.name}: config.yaml names no port for {host.address}, and {why}")
+        raise OperationError(
+            f"{host.name}: config.yaml names no port for {host.address}, and {search.why_not}; name switch and port"
+        )
+    for error in search.failed.values():
+        warn(str(error))
     return Target(edge.switch, edge.port, host)
 
 
-def look_for(
-    switches: Sequence[Switch], mac: str, host: Host | None, vlans: Iterable[int] = (), warn: Warn = say_nothing
-) -> list[Sighting]:
-    """Ask all switches which port a MAC is on; a switch that fails is told and does not hide the others' answer.
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What the switches say of a MAC. `failed`: those that said nothing, by their number, and why."""
+
+    mac: str
+    switches: Sequence[Switch]
+    sightings: Sequence[Sighting]
+    failed: Mapping[int, SwitchError]
+
+    @property
+    def edge(self) -> Sighting | None:
+        return choose_edge(self.sightings)
+
+    @property
+    def why_not(self) -> str:
+        """Why there is no `edge`, and what to do; the switches that failed are told with it."""
+        errors = "\n".join(str(self.failed[number]) for number in sorted(self.failed))
+        if not self.sightings and self.failed and len(self.failed) == len(self.switches):
+            return errors
+        return "\n".join(filter(None, (errors, self._why_not())))
+
+    def _why_not(self) -> str:
+        if not self.sightings:
+            asked = ", ".join(str(each.address) for each in self.switches if each.index not in self.failed)
+            what = "is the Pi powered, and did it send anything lately?"
+            return f"{self.mac} is on no port of {asked or 'no switch: config.yaml has none'}; {what}"
+        edges = [each for each in self.sightings if not each.is_trunk]
+        if edges:
+            both = " and ".join(each.where for each in edges)
+            what = "wait until the switches forget, or name the port"
+            return f"{self.mac} is on {both}, and nothing tells which is right: {what}"
+        ways = ", ".join(each.where + (f" to {each.neighbour}" if each.neighbour else "") for each in self.sightings)
+        what = "add that switch to config.yaml, or name its port"
+        return f"{self.mac} is behind another switch, seen through {ways}: {what}"
+
+
+def look_for(switches: Sequence[Switch], mac: str, host: Host | None, vlans: Iterable[int] = ()) -> Search:
+    """Ask all switches which port a MAC is on; one that fails does not hide the others' answer.
 
     vlans  where it is likely to be. A Pi that nobody has seen may have been silent: it is woken and looked for again
     """
-    vlans, errors = tuple(vlans), dict[str, None]()
+    vlans, failed = tuple(vlans), dict[int, SwitchError]()
+
+    def fails(error: SwitchError) -> None:
+        failed[error.switch.index] = error
+
     if host:
         nudge([host.address])
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_switch(switch)) for switch in switches]
-        found = find_port(mac, opened, vlans, on_error=lambda error: errors.setdefault(str(error)))
-        if not found and host and not errors:
+        found = find_port(mac, opened, vlans, on_error=fails)
+        if not found and host and not failed:
             nudge([host.address], 1.0)
-            found = find_port(mac, opened, vlans, on_error=lambda error: errors.setdefault(str(error)))
-    for text in errors:
-        warn(text)
-    return found
-
-
-def whereabouts(mac: str, sightings: Sequence[Sighting], switches: Sequence[Switch]) -> str:
-    """Why `choose_edge` found no port among these, and what to do."""
-    if not sightings:
-        asked = ", ".join(str(each.address) for each in switches) or "no switch: config.yaml has none"
-        return f"{mac} is on no port of {asked}; is the Pi powered, and did it send anything lately?"
-    edges = [each for each in sightings if not each.is_trunk]
-    if edges:
-        both = " and ".join(each.where for each in edges)
-        return f"{mac} is on {both}, and nothing tells which is right: wait until the switches forget, or name the port"
-    ways = ", ".join(each.where + (f" to {each.neighbour}" if each.neighbour else "") for each in sightings)
-    return f"{mac} is behind another switch, seen through {ways}: add that switch to config.yaml, or name its port"
+            found = find_port(mac, opened, vlans, on_error=fails)
+    return Search(mac, switches, found, failed)
 
 
 def nudge(addresses: Iterable[IPv4Address], patience: float = 0.2) -> None:
