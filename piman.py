@@ -313,13 +313,18 @@ class Assembly:
 
     def _backend(self) -> Backend:
         """What the page asks; called in its thread, which imports Flask."""
+        from monitoring.watching import Watching
         from web.backend import Backend, Place, Rack
 
         config, session, store = self.config, self.session, self.store
         place = Place(config.path, session.env_path, config.state_dir, store, config.web, config.web_password)
 
         def rack() -> Rack:
-            return Rack(self.config, self.hosts, store, self.fleet.snapshot, store.latest_samples, lambda: True)
+            watching = self.services.get("monitoring")
+            rack = Rack(self.config, self.hosts, store, self.fleet.snapshot, store.latest_samples, lambda: True)
+            if isinstance(watching, Watching):
+                rack = dataclasses.replace(rack, readings=watching.health.latest, faces=watching.switches.faces)
+            return rack
 
         return Backend(place, rack)
 

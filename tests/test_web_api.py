@@ -12,13 +12,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from monitoring.alerts import Alert, AlertSeverity
 from monitoring.fleet import Fleet
 from monitoring.metrics import Reading
 from tests.web_rack import STRANGERS, mac_of, open_backend
 from utility.power_cycle import PortResult
 from utility.switches import SwitchError
 from web import access as access_module
-from web import acts
 from web.access import make_token
 from web.api import ROUTES
 from web.app import create_app
@@ -93,10 +93,10 @@ def switches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[int]]
             more["on_progress"](port, "off")  # type: ignore[operator]
         return [PortResult(port, port != 12, "done" if port != 12 else "not done") for port in ports]
 
-    for module in ("web.acts", "monitoring.operations"):
+    for module in ("monitoring.operations",):
         monkeypatch.setattr(f"{module}.open_switch", Opened)
         monkeypatch.setattr(f"{module}.power_cycle", power)
-    monkeypatch.setattr(acts, "set_power", power)
+    monkeypatch.setattr("monitoring.operations.set_power", power)
     return asked
 
 
@@ -107,7 +107,7 @@ def test_every_answer_is_as_described(world: World) -> None:
     world.backend.place.store.add_samples([Reading(PI, time.time(), {"up": 1.0, "temperature": 41.0}, {"error": ""})])
     checked = 0
     for route in ROUTES:
-        if route.method == "GET" and "{id}" not in route.path:
+        if route.method == "GET" and not {"{id}", "{index}"} & set(route.path.split("/")):
             answer = world.call("GET", route.path.replace("{mac}", PI))
             assert answer.status_code in route.answers, (route.path, answer.text)
             fastjsonschema.compile(dict(route.answers[answer.status_code]))(answer.json)
@@ -173,6 +173,12 @@ def test_each_route_wants_its_role(world: World, route: object) -> None:
         ("POST", "/tokens", {"name": "a b", "role": "read"}, 409, "name"),
         ("PUT", "/password", {"password": "short"}, 400, "8 characters"),
         ("GET", "/jobs/x", None, 404, "no such job"),
+        ("GET", "/switches/9/ports", None, 404, "no switch 9"),
+        ("GET", "/switches/0/ports", None, 409, "127.0.4.200"),
+        ("POST", "/alerts/7/acknowledge", None, 404, "no alert 7"),
+        ("POST", "/alerts/x/acknowledge", None, 404, "no such number"),
+        ("DELETE", "/silences/7", None, 404, "no silence 7"),
+        ("POST", "/silences", {"minutes": 0}, 400, "bigger"),
         ("GET", "/config/versions/x", None, 404, "no such version"),
         ("GET", "/config/versions/..%2F..%2Fpiman.db", None, 404, ""),
         ("POST", "/wizard/switch", {"address": "x"}, 409, "no IPv4 address"),
@@ -305,7 +311,7 @@ def test_power_and_identify(world: World, switches: list[tuple[str, str, list[in
     world.job(world.call("POST", "/power", {"targets": ["pi1", "pi2"], "state": "off", "confirm": 2}))
     world.job(world.call("POST", "/power", {"targets": ["pi1", "pi2"], "state": "on"}))
     world.job(world.call("POST", "/identify", {"targets": ["pi1"], "confirm": 1}))
-    assert [each[1:] for each in switches] == [("False", [1, 2]), ("True", [1, 2]), *[("2.0", [1])] * 3]
+    assert [each[1:] for each in switches] == [("False", [1, 2]), ("True", [1, 2]), *[("True", [1])] * 3]
 
 
 def test_a_reinstall_is_ordered_for_exactly_these(world: World, switches: object) -> None:
@@ -385,3 +391,44 @@ def test_the_picture_follows_the_board(world: World) -> None:
     picture = world.get("/picture")
     assert isinstance(picture, dict)
     assert picture["pis"][PI]["stage"] == "discover"
+
+
+def test_alerts_are_acknowledged_and_silenced(world: World) -> None:
+    store = world.backend.place.store
+    now = time.time()
+    alert = Alert(1, "temperature", PI, "pi2", AlertSeverity.WARNING, now - 60, now, "81 C", 81.0)
+    store.save_alerts([alert], [], [], now)
+    found = world.get("/alerts")
+    assert isinstance(found, list)
+    (shown,) = found
+    assert {"id": 1, "rule": "temperature", "name": "pi2", "state": "firing"}.items() <= shown.items()
+    assert world.get("/picture")["alerts"] == [shown]  # type: ignore[index]
+    assert world.call("POST", "/alerts/1/acknowledge", role="read").status_code == 403
+    assert world.call("POST", "/alerts/1/acknowledge", role="operate").status_code == 200
+    assert world.get("/alerts?all=true")[0]["acknowledged"] == "token operate"  # type: ignore[index]
+    made = world.call("POST", "/silences", {"minutes": 30, "subject": "pi2", "why": "moved"})
+    assert made.status_code == 201
+    silences = world.get("/silences")
+    assert isinstance(silences, list)
+    (silence,) = silences
+    assert (silence["subject"], silence["rule"], silence["why"]) == ("pi2", "*", "moved")
+    assert world.call("DELETE", f"/silences/{silence['id']}").status_code == 200
+    assert world.get("/silences") == []
+
+
+def test_what_the_switches_say_is_laid_over_the_rack(world: World) -> None:
+    from dataclasses import replace
+
+    from utility.drivers import Detection
+    from utility.switches import Port
+
+    port = Port(3, "3", index=(1, 3), admin_on=True, detection=Detection.DELIVERING, milliwatts=4321, link=True)
+    rack = replace(world.backend.rack, faces=lambda: {"127.0.4.200": [port, replace(port, number=30)]})
+    world.backend._rack = lambda: rack
+    shown = world.get("/rack")
+    assert isinstance(shown, dict)
+    ports = shown["switches"][0]["ports"]
+    assert len(ports) == 30
+    assert {"port": 3, "poe": "delivering", "watts": 4.3, "link": True, "mac": mac_of(2)}.items() <= ports[2].items()
+    assert {"poe": None, "watts": None}.items() <= ports[0].items()
+    assert (ports[29]["address"], ports[29]["mac"]) == ("", "")

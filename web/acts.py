@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,10 @@ from monitoring.operations import (
     find_host,
     resolve,
 )
-from monitoring.power import PowerIntents, hold_switch
+from monitoring.power import PowerOptions
 from monitoring.store import Store, StoreError
 from utility.hosts import Host
-from utility.power_cycle import PortResult, power_cycle, set_power
 from utility.service import Severity
-from utility.switches import PoeSwitch, SwitchError, open_switch
 from web.access import Caller
 from web.jobs import Job, Jobs, Result, Tell
 from web.views import Json
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
 BLINKS = 3
 BLINK_SECONDS = 2.0
 
-PortTell = Callable[[int, str], None]
-PortWork = Callable[[PoeSwitch, Sequence[int], PowerIntents, PortTell], list[PortResult]]
-
 
 class Acts:
     """Orders of callers. Any thread."""
@@ -45,6 +40,11 @@ class Acts:
     def __init__(self, rack: Callable[[], Rack], store: Store) -> None:
         self._rack, self._store = rack, store
         self.jobs = Jobs(self._finished)
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Let what is under way end early: with every port on again."""
+        self._closing.set()
 
     def _finished(self, job: Job) -> None:
         bad = ", ".join(f"{each.target}: {each.text}" for each in job.results if not each.ok)
@@ -87,51 +87,24 @@ class Acts:
 
     def power(self, who: Caller, targets: Sequence[Target], on: bool) -> Json:
         """Turn ports off, or on again, until somebody says otherwise."""
-        word = "on" if on else "off"
 
-        def work(switch: PoeSwitch, numbers: Sequence[int], intents: PowerIntents, tell: PortTell) -> list[PortResult]:
-            return set_power(switch, numbers, on, on_progress=tell, intents=intents)
+        def work(tell: Tell) -> Sequence[Result]:
+            return _results(self._operations(who, tell).turn(targets, on))
 
-        return self._on_ports(f"power {word}", who, targets, work)
+        return self.jobs.start(f"power {'on' if on else 'off'}", who.who, _labels(targets), work)
 
     def identify(self, who: Caller, targets: Sequence[Target]) -> Json:
         """Let the power of the ports blink, which their lamps show: the Pis restart with it."""
 
-        def work(switch: PoeSwitch, numbers: Sequence[int], intents: PowerIntents, tell: PortTell) -> list[PortResult]:
-            for _again in range(BLINKS - 1):
-                power_cycle(switch, numbers, BLINK_SECONDS, on_progress=tell, intents=intents)
-            return power_cycle(switch, numbers, BLINK_SECONDS, on_progress=tell, intents=intents)
+        def work(tell: Tell) -> Sequence[Result]:
+            outcomes: Sequence[Outcome] = ()
+            for _again in range(BLINKS):
+                outcomes = self._operations(who, tell).cycle(targets, PowerOptions(0.0, BLINK_SECONDS))
+                if self._closing.is_set() or not any(each.ok for each in outcomes):
+                    break
+            return _results(outcomes)
 
-        return self._on_ports("identify", who, targets, work)
-
-    def _on_ports(self, kind: str, who: Caller, targets: Sequence[Target], work: PortWork) -> Json:
-        """Work on ports, switches in parallel; what became of each is an event of its Pi too."""
-        by_switch: dict[int, list[Target]] = {}
-        for target in targets:
-            by_switch.setdefault(target.switch.index, []).append(target)
-        store = self._rack().store
-
-        def of_switch(group: Sequence[Target], tell: Tell) -> list[Result]:
-            by_port = {target.port: target for target in group}
-            try:
-                with hold_switch(store, group[0].switch), open_switch(group[0].switch) as switch:
-                    intents = PowerIntents(store, group[0].switch)
-                    done = work(switch, list(by_port), intents, lambda port, text: tell(by_port[port].label, text))
-            except SwitchError as error:
-                done = [PortResult(target.port, False, str(error)) for target in group]
-            for each in done:
-                host = by_port[each.port].host
-                if host:
-                    severity = Severity.INFO if each.ok else Severity.ERROR
-                    store.add_event(host.mac, time.time(), severity, f"{kind} by {who.who}: {each.text}")
-            return [Result(by_port[each.port].label, each.ok, each.text) for each in done]
-
-        def run(tell: Tell) -> Sequence[Result]:
-            with ThreadPoolExecutor(len(by_switch)) as pool:
-                groups = pool.map(lambda group: of_switch(group, tell), by_switch.values())
-                return [result for group in groups for result in group]
-
-        return self.jobs.start(kind, who.who, _labels(targets), run)
+        return self.jobs.start("identify", who.who, _labels(targets), work)
 
     def adopt(self, who: Caller, mac: str, name: str, address: str) -> Host:
         """Write a Pi into hosts.csv; OperationError."""
@@ -150,7 +123,8 @@ class Acts:
         return found
 
     def _operations(self, who: Caller, tell: Tell) -> Operations:
-        return Operations(self._rack().store, who.who, lambda target, text: tell(target.label, text))
+        store = self._rack().store
+        return Operations(store, who.who, lambda target, text: tell(target.label, text), lambda: self._closing)
 
 
 def _labels(targets: Sequence[Target]) -> list[str]:

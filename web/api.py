@@ -28,6 +28,7 @@ from web.schemas import (
     answer,
     flag,
     many,
+    maybe,
     number,
     table,
     text,
@@ -53,7 +54,36 @@ FILE = answer(
     }
 )
 SESSION = answer({"who": text(), "role": text(enum=list(ROLES)), "csrf": text(), "title": text(), "open": flag()})
-PORT = answer({"port": whole(), "address": text(), "mac": text(), "protected": flag()})
+PORT = answer(
+    {
+        "port": whole(),
+        "address": text("that config.yaml gives it"),
+        "mac": text("of the Pi with that address"),
+        "protected": flag(),
+        "label": text(),
+        "poe": maybe(text("delivering, searching, off, none ...; null: nobody asked the switch")),
+        "watts": maybe(number()),
+        "link": maybe(flag()),
+    }
+)
+ALERT = answer(
+    {
+        "id": whole(),
+        "rule": text(),
+        "subject": text("a MAC, switch:ADDRESS, or manager"),
+        "name": text(),
+        "severity": text(),
+        "state": text("firing, silenced, suppressed, acknowledged or resolved"),
+        "text": text(most=2000),
+        "value": maybe(number()),
+        "since": number(),
+        "resolved_at": maybe(number()),
+        "acknowledged": text("by whom"),
+    }
+)
+SILENCE = answer(
+    {"id": whole(), "subject": text(), "rule": text(), "until": number(), "by": text(), "why": text(most=2000)}
+)
 RACK = answer(
     {
         "title": text(),
@@ -71,7 +101,7 @@ PICTURE = answer(
         "pis": table(PI),
         "events": many(EVENT),
         "jobs": table(JOB),
-        "alerts": many({"type": "object"}),
+        "alerts": many(ALERT),
     }
 )
 
@@ -196,7 +226,58 @@ def metrics(_call: Call) -> list[Json]:
     ]
 
 
+def switch_ports(call: Call) -> Json:
+    index = call.path["index"]
+    found = call.backend.switch_ports(int(index)) if index.isdecimal() and len(index) < 5 else None
+    if found is None:
+        raise ApiError(404, f"there is no switch {index}; they are numbered from 0")
+    return found
+
+
+def alerts(call: Call) -> list[Json]:
+    every = call.query.get("all") == "true"
+    return call.backend.alerts(not every, cast("int", call.query.get("limit", 1000)))
+
+
+def silences(call: Call) -> list[Json]:
+    names = ("id", "subject", "rule", "until", "by", "why")
+    found = call.backend.rack.store.silences(time.time())
+    return [{name: getattr(each, name) for name in names} for each in found]
+
+
 # -------------------------------------------------------------------------------------------------------------- acting
+
+
+def number_of(call: Call) -> int:
+    """The number in the path; 404 where it is none."""
+    if not call.path["id"].isdecimal() or len(call.path["id"]) > 15:
+        raise ApiError(404, "there is no such number")
+    return int(call.path["id"])
+
+
+def acknowledge(call: Call) -> Json:
+    number = number_of(call)
+    if not call.backend.rack.store.acknowledge_alert(number, call.caller.who):
+        raise ApiError(404, f"no alert {number} is open")
+    call.backend.audit(call.caller.who, "acknowledge alert", str(number), "done")
+    return {"acknowledged": True}
+
+
+def add_silence(call: Call) -> Json:
+    body = body_of(call)
+    until = time.time() + 60 * cast("float", body["minutes"])
+    subject, rule = str(body.get("subject", "*")), str(body.get("rule", "*"))
+    number = call.backend.rack.store.add_silence(subject, rule, until, call.caller.who, str(body.get("why", "")))
+    call.backend.audit(call.caller.who, "silence", f"{rule} of {subject}", f"until {until:.0f}")
+    return {"id": number, "until": until}
+
+
+def end_silence(call: Call) -> Json:
+    number = number_of(call)
+    if not call.backend.rack.store.end_silence(number, time.time()):
+        raise ApiError(404, f"no silence {number} is in force")
+    call.backend.audit(call.caller.who, "end silence", str(number), "done")
+    return {"ended": True}
 
 
 def targets_of(call: Call) -> list[Target]:
@@ -373,6 +454,36 @@ ROUTES: tuple[Route, ...] = (
             "limit": LIMIT,
             "after": whole("an id", minimum=0, maximum=MAX_ID),
         },
+    ),
+    Route(
+        "GET", "/switches/{index}/ports", "switch_ports", "Ask a switch for its face: takes as long as it takes.",
+        told(switch_ports), {200: {"type": "object"}},
+    ),
+    Route(
+        "GET", "/alerts", "alerts", "What is wrong, the oldest first.", told(alerts), {200: many(ALERT)},
+        query={"all": text("also those that are over", enum=["true", "false"]), "limit": LIMIT}, tag="alerts",
+    ),
+    Route(
+        "POST", "/alerts/{id}/acknowledge", "acknowledge", "Say that you know of it.", told(acknowledge),
+        {200: answer({"acknowledged": flag()})}, "operate", tag="alerts",
+    ),
+    Route("GET", "/silences", "silences", "What is not told now.", told(silences), {200: many(SILENCE)}, tag="alerts"),
+    Route(
+        "POST", "/silences", "add_silence", "Let nobody be told of what matches, for a while.", told(add_silence),
+        {201: answer({"id": whole(), "until": number()})}, "operate",
+        thing(
+            {"minutes": number("how long", minimum=1, maximum=525600)},
+            {
+                "subject": text("a pattern of names, like pi1 or pi*", 200, minLength=1),
+                "rule": text("a pattern of rules, like temperature*", 200, minLength=1),
+                "why": text("", 300),
+            },
+        ),
+        tag="alerts",
+    ),
+    Route(
+        "DELETE", "/silences/{id}", "end_silence", "End a silence before its time.", told(end_silence),
+        {200: answer({"ended": flag()})}, "operate", tag="alerts",
     ),
     Route("GET", "/metrics", "metrics", "What is measured of a Pi.", metrics, {200: many(_METRIC)}),
     act("/restart", "Power-cycle ports.", restart),

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitoring.channels import alert_json
 from monitoring.directory import Roster
+from monitoring.faces import face_json, read_face
 from monitoring.metrics import METRICS, Reading
 from monitoring.operations import OperationError
 from monitoring.store import PiRow, Store
 from utility.config import Config, Web
 from utility.hosts import Hosts
+from utility.switches import Port
 from web.access import Access
 from web.acts import Acts
 from web.editing import ConfigFile, HostsFile
@@ -43,6 +46,7 @@ class Rack:
 
     rows         the board: of the running server's fleet, or of the store where this process is not the server
     readings     what was measured last of each Pi
+    faces        what each switch, by its address, said last of its ports; empty where nobody asks them
     server_runs  whether somebody is there to boot and install Pis
     """
 
@@ -52,6 +56,7 @@ class Rack:
     rows: Callable[[], Sequence[PiRow]]
     readings: Callable[[], Mapping[str, Reading]]
     server_runs: Callable[[], bool]
+    faces: Callable[[], Mapping[str, Sequence[Port]]] = dict
 
 
 class Backend:
@@ -71,8 +76,9 @@ class Backend:
         self.acts = Acts(lambda: self.rack, place.store)
 
     def close(self) -> None:
-        """End the streams."""
+        """End the streams, and what is under way."""
         self.live.close()
+        self.acts.close()
 
     @property
     def rack(self) -> Rack:
@@ -112,7 +118,7 @@ class Backend:
         return {
             "title": self.place.title,
             "server_runs": rack.server_runs(),
-            **rack_view(rack.config, rack.hosts.all()),
+            **rack_view(rack.config, rack.hosts.all(), rack.faces()),
         }
 
     def names(self) -> dict[str, str]:
@@ -144,8 +150,19 @@ class Backend:
             "pis": self.pis(),
             "events": self.events(limit=100),
             "jobs": self.acts.jobs.views(),
-            "alerts": [],
+            "alerts": self.alerts(),
         }
+
+    def alerts(self, open_only: bool = True, limit: int = 1000) -> list[Json]:
+        """What is wrong, the oldest first."""
+        return [alert_json(each) for each in self.rack.store.alerts(open_only, limit)]
+
+    def switch_ports(self, index: int) -> Json | None:
+        """Ask a switch for its face, which takes a moment; None: there is no such switch. OperationError."""
+        rack = self.rack
+        if not 0 <= index < len(rack.config.switches):
+            return None
+        return face_json(read_face(rack.config.switches[index], Roster(rack.hosts, rack.rows())))
 
     def audit(self, who: str, action: str, subject: str, result: str) -> None:
         self.acts.record(who, action, subject, result)

@@ -6,13 +6,16 @@ The keys are a promise to scripts (README, "API"): add, never rename.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
 
+from monitoring.faces import power_word
 from monitoring.metrics import Reading
 from monitoring.store import Event, PiRow
 from monitoring.table import health as health_words
-from utility.config import Config, Problem
+from utility.config import Config, Problem, Switch
 from utility.hosts import Host
 from utility.service import FileRecord
+from utility.switches import Port
 
 Json = dict[str, object]
 
@@ -96,8 +99,8 @@ def pi_views(
     return views
 
 
-def rack_view(config: Config, hosts: Sequence[Host]) -> Json:
-    """The faces of the switches, as config.yaml has them; what the switches themselves say is laid over it."""
+def rack_view(config: Config, hosts: Sequence[Host], faces: Mapping[str, Sequence[Port]]) -> Json:
+    """The faces of the switches: what config.yaml says of each port, and what the switch does."""
     by_address = {host.address: host.mac for host in hosts}
     return {
         "server_address": str(config.server_address),
@@ -108,19 +111,33 @@ def rack_view(config: Config, hosts: Sequence[Host]) -> Json:
                 "index": switch.index,
                 "name": switch.name or str(switch.address),
                 "address": str(switch.address),
-                "ports": [
-                    {
-                        "port": number,
-                        "address": str(address) if address else "",
-                        "mac": by_address.get(address, "") if address else "",
-                        "protected": number in switch.protected_ports,
-                    }
-                    for number, address in enumerate(switch.pi_addresses, 1)
-                ],
+                "ports": _port_views(switch, by_address, faces.get(str(switch.address), ())),
             }
             for switch in config.switches
         ],
     }
+
+
+def _port_views(switch: Switch, by_address: Mapping[IPv4Address, str], face: Sequence[Port]) -> list[Json]:
+    seen = {port.number: port for port in face}
+    count = max([len(switch.pi_addresses), *(number for number, port in seen.items() if port.has_poe)])
+    views = []
+    for number in range(1, count + 1):
+        address = switch.pi_addresses[number - 1] if number <= len(switch.pi_addresses) else None
+        port = seen.get(number)
+        views.append(
+            {
+                "port": number,
+                "address": str(address) if address else "",
+                "mac": by_address.get(address, "") if address else "",
+                "protected": number in switch.protected_ports,
+                "label": port.label if port else "",
+                "poe": power_word(port) if port else None,
+                "watts": round(port.milliwatts / 1000, 1) if port and port.milliwatts is not None else None,
+                "link": port.link if port else None,
+            }
+        )
+    return views
 
 
 def event_view(event: Event, names: Mapping[str, str]) -> Json:
