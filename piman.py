@@ -296,7 +296,7 @@ class Assembly:
 
     def _monitoring(self, config: Config) -> Part:
         from monitoring.directory import Roster
-        from monitoring.watching import Rack, Watching
+        from monitoring.watching import Rack, Watching, site_of
 
         def make() -> Service:
             rack = Rack(
@@ -309,7 +309,9 @@ class Assembly:
             )
             return Watching(config, self.store, rack)
 
-        return Part((config.monitoring, config.switches, config.lease_time, config.domain, config.interface), [], make)
+        return Part(
+            (config.monitoring, config.switches, config.lease_time, site_of(config), config.interface), [], make
+        )
 
     def _backend(self) -> Backend:
         """What the page asks; called in its thread, which imports Flask."""

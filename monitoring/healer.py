@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from monitoring.healing import DAY, Decision, Past, Patient, Step, decide
 from monitoring.store import Store, StoreError
@@ -66,7 +66,8 @@ class Healer:
             patients, network = self._look(now)
             past = [Past(each.mac, each.when, each.step) for each in self._store.treatments(now - DAY)]
             decisions = decide(patients, past, self._limits, network, now)
-            taken = {each: number for each in decisions if (number := self._record(each, now))}
+            fresh = {each.mac for each in past if now - each.when < self._limits.cooldown}
+            taken = {each: number for each in decisions if (number := self._record(each, fresh, now))}
         except StoreError as error:
             log.warning("nothing is done: %s", error)
             return
@@ -77,9 +78,14 @@ class Healer:
             self._acting = [thread]
             thread.start()
 
-    def _record(self, decision: Decision, now: float) -> int:
-        """Tell a decision; the number of the record of a step that is to be taken, 0 where nothing is to be done."""
+    def _record(self, decision: Decision, fresh: Collection[str], now: float) -> int:
+        """Tell a decision; the number of the record of a step that is to be taken, 0 where nothing is to be done.
+
+        fresh   who had a step a moment ago: that nothing more is done yet goes without saying
+        """
         if decision.step is None:
+            if decision.mac in fresh:
+                return 0
             text = re.sub(r"[0-9]+", "", decision.reason)
             if self._told.get(decision.mac) != text:
                 self._told[decision.mac] = text

@@ -51,7 +51,7 @@ class Rack:
 
 def site_of(config: Config) -> str:
     """How a rack is called in messages: who has several managers must know which one speaks."""
-    return config.domain or os.uname().nodename
+    return config.site or config.domain or os.uname().nodename
 
 
 class Watching:

@@ -64,10 +64,20 @@ def test_a_step_is_recorded_taken_and_told(store: Store) -> None:
     assert rack.events == [(DEAD.mac, Severity.WARNING, "healing: power-cycle: dead for 6m40s (agent 400 s ago)")]
     healer.step(NOW + 10)
     healer.step(NOW + 20)
-    assert [text for _mac, _severity, text in rack.events[1:]] == [
-        "healing: nothing is done: the last step was 10s ago; the next comes 15m after it"
-    ]
-    assert len(rack.taken) == 1
+    assert len(rack.taken) == len(rack.events) == 1
+
+
+def test_why_nothing_is_done_is_told_once(store: Store) -> None:
+    rack = Rack(store, [replace(DEAD, powered_at=NOW - 10)])
+    healer = rack.healer()
+    for second in (0, 10, 20):
+        healer.step(NOW + second)
+    assert [text for _mac, _severity, text in rack.events] == ["healing: nothing is done: it was power-cycled 10s ago"]
+    rack.patients = []
+    healer.step(NOW + 30)
+    rack.patients = [replace(DEAD, powered_at=NOW + 30)]
+    healer.step(NOW + 40)
+    assert len(rack.events) == 2
 
 
 def test_a_dry_run_tells_and_does_nothing(store: Store) -> None:
@@ -87,7 +97,6 @@ def test_an_alarm_is_told_once(store: Store) -> None:
         healer.step(NOW + 10 * second)
     assert [(severity, text.partition(":")[2].partition(":")[0]) for _mac, severity, text in rack.events] == [
         (Severity.ERROR, " somebody has to look at it"),
-        (Severity.INFO, " nothing is done"),
     ]
     assert rack.taken == []
 
