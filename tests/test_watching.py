@@ -102,7 +102,7 @@ def test_the_first_part_to_fail_ends_it(
     def fail() -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(watching.parts[0], "run", fail)
+    monkeypatch.setattr(watching.parts[3], "run", fail)
     thread, raised = running(watching)
     thread.join(10)
     assert [str(error) for error in raised] == ["a bug"]
