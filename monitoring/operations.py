@@ -6,6 +6,7 @@ Whatever a user can cause is an OperationError: a sentence that says what is kno
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -32,7 +33,7 @@ from utility.hosts import Host, Hosts, parse_mac
 from utility.power_cycle import PortResult, power_cycle, set_power
 from utility.power_rules import Guard
 from utility.service import Severity, Stage
-from utility.switches import PoeSwitch, SwitchError, open_switch
+from utility.switches import PoeSwitch, Port, SwitchError, open_switch
 
 
 class OperationError(Exception):
@@ -96,6 +97,30 @@ def parse_ports(words: Iterable[str]) -> list[int] | None:
     return list(ports)
 
 
+def ports_by_label(switch: Switch, words: Sequence[str]) -> list[int] | None:
+    """`Gi2/0/5`, or `2/0/5` -> the numbers of the ports, which the switch is asked for; None: these are no labels."""
+    if not all(re.search(r"\d/\D?\d", word) for word in words):
+        return None
+    try:
+        with open_switch(switch) as poe:
+            face = poe.ports(())
+    except SwitchError as error:
+        raise OperationError(str(error)) from None
+    ports = []
+    for word in words:
+        found = [port.number for port in face if word.lower() in _names_of(port)]
+        if len(found) != 1:
+            known = ", ".join(port.label for port in face if port.has_poe)
+            raise OperationError(f"{switch.name or switch.address} has no port {word!r}; it has {known}")
+        ports += found
+    return ports
+
+
+def _names_of(port: Port) -> tuple[str, ...]:
+    label = port.label.lower()
+    return label, label.lstrip("abcdefghijklmnopqrstuvwxyz- ")
+
+
 def host_on(switch: Switch, port: int, hosts: Hosts | Roster) -> Host | None:
     """The Pi that belongs on a port: config.yaml names its address, hosts.csv the Pi with that address."""
     if not 1 <= port <= len(switch.pi_addresses):
@@ -124,7 +149,7 @@ def resolve(config: Config, hosts: Hosts | Roster, words: Sequence[str], warn: W
     """`SWITCH PORTS...` or Pis by hostname, address or MAC -> targets; OperationError says what is known instead."""
     switch = find_switch(config, words[0])
     if switch and len(words) > 1:
-        ports = parse_ports(words[1:])
+        ports = parse_ports(words[1:]) or ports_by_label(switch, words[1:])
         if ports is None:
             raise OperationError(
                 f"{' '.join(words[1:])!r} is no list of ports; write it like: 2 3 4  or: 1-6,8", usage=True

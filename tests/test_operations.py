@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,17 @@ def test_one_at_a_time_switches_ports_of_a_switch(config: Config, hosts: Hosts, 
         assert bench.log == []
     worker.join()
     assert told == ["waits: somebody else is switching ports there", "off"]
+
+
+def test_ports_are_named_by_what_is_printed_at_them(config: Config, hosts: Hosts, bench: Bench) -> None:
+    face = [replace(port, label=f"Gi1/0/{port.number}") for port in bench.ports()]
+    bench.ports = lambda wanted=None: face  # type: ignore[method-assign]
+    assert [target.port for target in resolve(config, hosts, ["left", "gi1/0/3", "1/0/1"])] == [3, 1]
+    with pytest.raises(
+        OperationError, match=r"^left has no port 'Gi2/0/1'; it has Gi1/0/1, Gi1/0/2, Gi1/0/3, Gi1/0/4$"
+    ):
+        resolve(config, hosts, ["left", "Gi2/0/1"])
+    with pytest.raises(OperationError, match=r"^switch 127\.0\.4\.253: no answer$"):
+        resolve(config, hosts, ["1", "2/1"])
+    with pytest.raises(OperationError, match="is no list of ports"):
+        resolve(config, hosts, ["left", "1/0/1", "x"])
