@@ -33,6 +33,9 @@ RETURN_GRACE = 180.0  # for what is behind a switch to come back, after it
 MAX_WAIT = 60.0  # for news of the parent
 CLOCK_JUMP = 3600.0  # a gap between two evaluations that is the clock's doing, not ours
 
+# What says that a subject is there, for each kind of them.
+_PRESENCE = {measure.subject: name for name, measure in MEASURES.items() if measure.presence}
+
 
 class AlertState(StrEnum):
     """What an alert is in, the one that says most first."""
@@ -177,14 +180,14 @@ class Engine:
         self._allow_for_clock(now)
         self._note_presence(known.values(), now)
         before = dict(self._open)
-        visited: set[_Key] = set()
-        over: list[Change] = []
+        over = self._drop_unwatched(known, now)
+        busy = {subject for _rule, subject in (*self._open, *self._pending)}
         for each in known.values():
+            values = each.values
             for rule in self._by_kind[each.kind]:
-                if rule.applies_to(each.name, each.subject, *each.names):
-                    visited.add((rule.name, each.subject))
+                # Nearly every rule is kept by nearly every Pi, and that is to be found out quickly.
+                if each.subject in busy or (rule.measure in values and rule.is_broken(values[rule.measure])):
                     over += self._judge(rule, each, now)
-        over += self._drop_unwatched(visited, now)
         return [*over, *self._settle(known, before, now, silences, acknowledged or {})]
 
     def _allow_for_clock(self, now: float) -> None:
@@ -202,10 +205,10 @@ class Engine:
     def _note_presence(self, known: Iterable[Facts], now: float) -> None:
         """Learn who is not there, and who came back."""
         for each in known:
-            there = [value for name, value in each.values.items() if MEASURES[name].presence]
-            if there and not all(there):
+            there = each.values.get(_PRESENCE[each.kind])
+            if there == 0:
                 self._absent.add(each.subject)
-            elif there and each.subject in self._absent:
+            elif there is not None and each.subject in self._absent:
                 self._absent.discard(each.subject)
                 self._returned[each.subject] = now
 
@@ -213,6 +216,8 @@ class Engine:
 
     def _judge(self, rule: Rule, facts: Facts, now: float) -> list[Change]:
         key = (rule.name, facts.subject)
+        if not _applies(rule, facts):
+            return []
         value = facts.values.get(rule.measure, math.nan)
         excused = bool(facts.excuse) and rule.about.presence
         if key in self._open:
@@ -252,14 +257,20 @@ class Engine:
         alert = self._open.pop(key)
         return Change(replace(alert, resolved_at=now, ended=why), alert.told)
 
-    def _drop_unwatched(self, visited: set[_Key], now: float) -> list[Change]:
-        for key in self._pending.keys() - visited:
-            del self._pending[key]
-        gone = sorted(self._open.keys() - visited)
+    def _drop_unwatched(self, known: Mapping[str, Facts], now: float) -> list[Change]:
+        """End what no rule is about any more."""
+        gone = sorted(key for key in (*self._open, *self._pending) if not self._is_watched(key, known))
+        for key in gone:
+            self._pending.pop(key, None)
         return [
             self._end(key, now, "nobody watches it any more" if key[0] in self._rules else "its rule is gone")
             for key in gone
+            if key in self._open
         ]
+
+    def _is_watched(self, key: _Key, known: Mapping[str, Facts]) -> bool:
+        rule, facts = self._rules.get(key[0]), known.get(key[1])
+        return rule is not None and facts is not None and rule in self._by_kind[facts.kind] and _applies(rule, facts)
 
     # What is told
 
@@ -314,3 +325,7 @@ class Engine:
                 return f"{parent.name} was not asked yet"
             parent = known.get(parent.parent)
         return ""
+
+
+def _applies(rule: Rule, facts: Facts) -> bool:
+    return not rule.only or rule.applies_to(facts.name, facts.subject, *facts.names)

@@ -132,7 +132,9 @@ def _of_pi(row: PiRow, view: View, switches: Mapping[str, SwitchNews], now: floa
     news = switches.get(place[0]) if place else None
     up = view.ups.get(row.mac)
     values = {"stuck": float(bool(row.stuck)), "install_failed": float(row.stage is Stage.FAILED)}
-    words = {"stuck": row.hint or f"in {row.stage}: {row.stuck}", "install_failed": row.reason}
+    words = {"install_failed": row.reason}
+    if row.stuck:
+        words["stuck"] = row.hint or f"in {row.stage}: {row.stuck}"
     if up and up.since and row.heard_at:
         values["up"] = float(up.is_up)
         words["up"] = up.evidence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from monitoring.alerts import Facts
@@ -39,8 +40,8 @@ class Lookout:
         self._config, self._store, self._health = config, store, health
         self._rows, self._news, self._faces, self._foreign = rows, news, faces, foreign
         self._carrier = carrier or Path(f"/sys/class/net/{config.interface}/carrier")
-        self._ports: dict[str, tuple[Switch, int]] = {
-            str(address): (switch, number)
+        self._ports: dict[IPv4Address, tuple[Switch, int]] = {
+            address: (switch, number)
             for switch in config.switches
             for number, address in enumerate(switch.pi_addresses, 1)
             if address is not None
@@ -57,7 +58,7 @@ class Lookout:
         """All there is to know."""
         rows, readings = self._rows(), self._health.latest()
         self._agents |= {mac for mac, each in readings.items() if each.words.get("agent")}
-        places = {row.mac: place for row in rows if (place := self._ports.get(str(row.address)))}
+        places = {row.mac: place for row in rows if row.address and (place := self._ports.get(row.address))}
         return View(
             rows=rows,
             readings=readings,
@@ -80,7 +81,7 @@ class Lookout:
             if not row.name:
                 continue
             up = self._health.up(row.mac, now)
-            place = self._ports.get(str(row.address))
+            place = self._ports.get(row.address) if row.address else None
             switch_news = news.get(str(place[0].address)) if place else None
             found.append(
                 Patient(

@@ -24,6 +24,8 @@ log = logging.getLogger("piman.switches")
 
 # pethPsePortPowerDeniedCounter (RFC 3621): how often a port was refused the power that it asked for.
 DENIED: Oid = (1, 3, 6, 1, 2, 1, 105, 1, 1, 1, 12)
+LOOK_EVERY = 15.0  # seconds
+SHARE = 5.0  # seconds for each switch: a look at 48 ports takes a fiftieth of one, and many switches look less often
 FACE_EVERY = 20  # looks, between two times that a switch's face is read anew
 
 
@@ -50,12 +52,13 @@ class SwitchWatch:
         switches: Sequence[Switch],
         health: Health,
         mac_at: Callable[[IPv4Address], str | None],
-        interval: float = 15.0,
+        interval: float | None = None,
         opened: Callable[[Switch], PoeSwitch] = open_switch,
         denied: Callable[[Switch], int | None] = read_denied,
     ) -> None:
         self._switches, self._health, self._mac_at = switches, health, mac_at
-        self._interval, self._opened, self._denied = interval, opened, denied
+        self._interval = max(LOOK_EVERY, SHARE * len(switches)) if interval is None else interval
+        self._opened, self._denied = opened, denied
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._news: dict[str, SwitchNews] = {}
