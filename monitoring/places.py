@@ -18,14 +18,13 @@ from utility.fdb import UP
 from utility.mac_mapper import Spot, Table, Verdict, is_settled, judge, settle, which_went
 from utility.power_cycle import power_cycle
 from utility.power_rules import Guard
-from utility.service import Severity, Stage
+from utility.service import Severity
 from utility.snmp import OBJECTS, Snmp
 from utility.switches import PoeSwitch, Port, SwitchError, ask_all, open_switch
 
 log = logging.getLogger("piman.places")
 
 POLL = 1.0  # between two looks whether a Pi has come up
-EARLY = frozenset({Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE})  # of a boot
 
 
 def read_table(switch: Switch) -> Table:
@@ -152,11 +151,11 @@ class Finding:
 
 
 def booted_since(rows: Iterable[PiRow], when: float) -> set[str]:
-    """The MACs that have asked for an address since."""
+    """The MACs that have asked for an address since, or reached another stage: they boot. A stranger has no stage."""
     return {
         row.mac
         for row in rows
-        if row.heard_at >= when and (row.heard == "DHCPDISCOVER" or (row.stage in EARLY and row.since >= when))
+        if row.heard_at >= when and (row.heard == "DHCPDISCOVER" or (row.stage is not None and row.since >= when))
     }
 
 

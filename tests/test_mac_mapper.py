@@ -91,11 +91,11 @@ def test_boards_are_known_or_alone_where_there_is_power() -> None:
 @pytest.mark.parametrize(
     ("on_port", "heard", "elsewhere", "found", "text"),
     [
-        ({1}, {1, 2}, {2}, 1, "by its DHCPDISCOVER and the forwarding table"),
-        ({1, 3}, {1}, set(), 1, "by its DHCPDISCOVER and the forwarding table"),
+        ({1}, {1, 2}, {2}, 1, "by its boot and the forwarding table"),
+        ({1, 3}, {1}, set(), 1, "by its boot and the forwarding table"),
         ({1}, set(), set(), 1, "by the forwarding table"),
         ({1}, {2}, set(), 1, "by the forwarding table"),
-        (set(), {1, 2}, {2}, 1, "by its DHCPDISCOVER"),
+        (set(), {1, 2}, {2}, 1, "by its boot"),
         ({1, 2}, set(), set(), 0, f"2 MACs are there: {mac(1)}, {mac(2)}; unplug all but the Pi"),
         (set(), {1, 2}, set(), 0, f"{mac(1)}, {mac(2)} asked for addresses and the switch has none of them"),
         (set(), {2}, {2}, 0, "nobody was heard and the switch saw nobody: is a Pi plugged in there?"),

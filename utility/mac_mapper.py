@@ -110,14 +110,14 @@ def judge(on_port: Collection[str], heard: Collection[str], elsewhere: Collectio
     """
     both = sorted(set(on_port) & set(heard))
     if len(both) == 1:
-        return Verdict(both[0], "by its DHCPDISCOVER and the forwarding table")
+        return Verdict(both[0], "by its boot and the forwarding table")
     if len(on_port) == 1:
         return Verdict(next(iter(on_port)), "by the forwarding table")
     if on_port:
         return Verdict("", f"{len(on_port)} MACs are there: {', '.join(sorted(on_port))}; unplug all but the Pi")
     asked = sorted(set(heard) - set(elsewhere))
     if len(asked) == 1:
-        return Verdict(asked[0], "by its DHCPDISCOVER")
+        return Verdict(asked[0], "by its boot")
     if asked:
         return Verdict(
             "", f"{', '.join(asked)} asked for addresses and the switch has none of them; try this port again"

@@ -84,6 +84,18 @@ def test_findport(lab: Lab) -> None:
     done = lab.piman("--lab", "findport", "00:11:22:33:44:55")
     assert done.returncode == 1
     assert "on no port of 172.30.4.254" in done.stderr
+    rows = json.loads(lab.piman("--lab", "discover", "--json").stdout)
+    assert [(row["hostname"], row["port"], row["known"], row["note"]) for row in rows] == [
+        ("pi1", 1, True, None),
+        ("pi2", 2, True, None),
+    ]
+
+
+def test_mapper_hears_the_pi_that_comes_back(lab: Lab) -> None:
+    done = lab.piman("--lab", "mapper", "0", "1", "--json", timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert [(row["hostname"], row["port"], row["known"]) for row in json.loads(done.stdout)] == [("pi1", 1, True)]
+    assert "by its boot and the forwarding table" in done.stderr
 
 
 def test_restart_boots_what_is_installed(lab: Lab) -> None:

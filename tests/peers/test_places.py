@@ -49,7 +49,7 @@ def test_the_ports_are_mapped_one_by_one(tmp_path: Path, store: Store) -> None:
     assert [(each.port.number, each.verdict.mac) for each in found] == [(1, PI), (2, ""), (3, OTHER), (4, "")]
     assert found[0].verdict.text == "by the forwarding table"
     assert found[1].verdict.text.startswith("nobody was heard and the switch saw nobody")
-    assert found[2].verdict.text == "by its DHCPDISCOVER and the forwarding table"
+    assert found[2].verdict.text == "by its boot and the forwarding table"
     assert found[3].verdict.text.startswith("left alone: 4 MACs are behind it")
     assert lab.told == [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True)]
     assert store.intents() == []
