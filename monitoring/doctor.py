@@ -47,7 +47,7 @@ def wrong(area: str, text: str, advice: str) -> Check:
 
 def bad_files(problems: Iterable[Problem]) -> list[Check]:
     """The report of files that cannot be used; each problem says itself what was expected."""
-    return [wrong(problem.file.name, str(problem), "correct that line") for problem in problems]
+    return [wrong(problem.file.name, str(problem), "correct it: README, `Configuration`") for problem in problems]
 
 
 # The rack as it is written down
