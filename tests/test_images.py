@@ -45,13 +45,14 @@ def tarball(path: Path, *names: str, pack: Callable[[bytes], bytes] = gzip.compr
 def file_system(folder: Path) -> bytes:
     """A root file system with what needs care, as ext4."""
     root = folder / "root"
-    for name in ("etc", "sbin", "usr/lib"):
+    for name in ("etc/systemd/system/multi-user.target.wants", "sbin", "usr/lib"):
         (root / name).mkdir(parents=True)
     (root / "etc" / "fstab").write_text("PARTUUID=1234-01 /boot/firmware vfat defaults 0 2\n")
     (root / "sbin" / "init").write_bytes(b"\x7fELF" * 300_000)
     (root / "sbin" / "init").chmod(0o4755)
     (root / "sbin" / "twin").hardlink_to(root / "sbin" / "init")
     (root / "lib").symlink_to("usr/lib")
+    (root / "etc/systemd/system/multi-user.target.wants/ssh.service").symlink_to("/lib/systemd/system/ssh.service")
     (root / os.fsdecode(b"usr/lib/\xff")).write_text("no UTF-8")
     os.mkfifo(root / "usr" / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -109,6 +110,7 @@ def test_a_card_image(image: Path, tmp_path: Path, system: bytes, name: str, pac
     assert made.name == "2024-raspios-lite"
     with tarfile.open(made.path, "r:gz") as archive:
         found = {each.name: each for each in archive}
+        assert len(found) == len(archive.getmembers())  # nothing twice
         init, twin = found["sbin/init"], found["sbin/twin"]
         assert (init.mode, init.uid, init.gid, init.size) == (0o4755, 70001, 70002, 1_200_000)
         assert (twin.type, twin.linkname) == (tarfile.LNKTYPE, "sbin/init")

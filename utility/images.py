@@ -34,6 +34,7 @@ _CHUNK = 1 << 20
 _LINUX, _GPT = 0x83, 0xEE  # partition types
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENDING = re.compile(r"(\.(tgz|tar|img|raw|iso|gz|xz|bz2))+$", re.IGNORECASE)
+_SSH_SERVICE = "etc/systemd/system/multi-user.target.wants/ssh.service"
 _INIT = frozenset({"sbin/init", "usr/sbin/init"})
 # What a system from a card says of disks that our card does not have. Ours has one file system, of this label.
 FSTAB = (
@@ -242,19 +243,20 @@ def root_partition(card: BinaryIO) -> int:
 def _pack(system: Ext4, made: BinaryIO, ssh_key: str, progress: Progress) -> None:
     """Write the whole file system as a .tar.gz, with what has to differ on a card of ours."""
     ours = {"etc/fstab": FSTAB.encode()}
+    links = [_SSH_SERVICE] if ssh_key else []
     if ssh_key:
         ours["root/.ssh/authorized_keys"] = ssh_key.strip().encode() + b"\n"
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=made, compresslevel=6, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
     ):
-        packer = _Packer(system, archive, frozenset(ours), progress)
+        packer = _Packer(system, archive, frozenset((*ours, *links)), progress)
         packer.folder(system.inode(ROOT), "")
         for name, data in ours.items():
             _add_folders(archive, packer.folders, name)
             _add(archive, name, data)
-        if ssh_key:
-            _add_link(archive, packer.folders, "etc/systemd/system/multi-user.target.wants/ssh.service")
+        for name in links:
+            _add_link(archive, packer.folders, name)
 
 
 def _add_folders(archive: tarfile.TarFile, folders: set[str], name: str) -> None:
