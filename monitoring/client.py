@@ -10,7 +10,9 @@ import contextlib
 import errno
 import heapq
 import logging
+import math
 import os
+import select
 import selectors
 import socket
 import time
@@ -28,7 +30,12 @@ from utility.service import Report, Reporter, Severity, Stage, Waker
 
 log = logging.getLogger("piman.monitoring")
 
+TICK = 0.2  # seconds: polls begin, and end for want of an answer, together; a wake-up costs as much as a poll
+_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 BOARD_INTERVAL = 60.0  # between two times that the board is told of an agent that answers
+# One that has been silent for so many polls is polled at each REST-th turn only, until something else is heard of it:
+# a rack of which half is switched off must not cost what a rack at work costs.
+TIRED, REST = 12, 6
 SETTLED = 6  # polls in a row that say the same, until it is told: an agent starts later than the kernel
 
 
@@ -55,12 +62,14 @@ class _Told:
     refused: int = 0  # polls in a row without an agent
     good: int = 0  # polls in a row with one
     board_at: float = -BOARD_INTERVAL  # monotonic
+    silent: int = 0  # turns in a row without an answer, polled or not
+    heard_at: float = 0.0  # by the board
 
 
 class Poller:
     """The service that polls. Everything of it belongs to its one thread, but for `stop`.
 
-    hosts    who is to be polled; asked every two seconds
+    hosts    who is to be polled; asked every few seconds
     board    what is known of them otherwise; asked as often
     take     what is done with each reading; quick
     report   events, and that a Pi is up
@@ -68,7 +77,7 @@ class Poller:
     """
 
     name = "monitoring"
-    look_interval = 2.0  # between two looks at hosts.csv and the board
+    look_interval = 5.0  # between two looks at hosts.csv and the board
     once = False  # each Pi, and no more
 
     def __init__(
@@ -85,14 +94,17 @@ class Poller:
         self._hosts_of, self._board_of, self._take, self._report = hosts, board, take, report
         self._waker = Waker()
         self._stopping = False
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._waker, selectors.EVENT_READ)
+        # By edges, and without Python's selectors: each socket is registered once and goes with its closing.
+        self._epoll = select.epoll()
+        self._epoll.register(self._waker.fileno(), select.EPOLLIN)
+        self._asked: dict[int, _Poll] = {}  # by the socket's number
         self._hosts: dict[str, Host] = {}
         self._stages: dict[str, Stage | None] = {}
         self._told: dict[str, _Told] = {}
         self._due: list[tuple[float, str]] = []  # a heap; a MAC that has left is dropped when its turn comes
         self._polls: dict[str, _Poll] = {}  # under way, the oldest first
-        self._look_at = 0.0
+        self._look_at = self._woken = 0.0
+        self._tick = min(TICK, settings.interval / 20)
         self.polls = self.late = 0  # begun; of them half an interval or more after their time
 
     def run(self) -> None:
@@ -104,15 +116,15 @@ class Poller:
                     self._look_around(now)
                 self._expire(now)
                 self._begin_due(now)
-                for key, _events in self._selector.select(self._pause()):
-                    if isinstance(key.data, _Poll):
-                        self._go_on(key.data)
-                    else:
-                        self._waker.drain()
+                found = self._epoll.poll(self._pause())
+                self._woken = time.monotonic()  # what comes together came now, whoever's turn it is
+                for number, events in found:
+                    if number in self._asked:
+                        self._go_on(self._asked[number], events)
         finally:
             for poll in self._polls.values():
                 poll.socket.close()
-            self._selector.close()
+            self._epoll.close()
             self._waker.close()
 
     def stop(self) -> None:
@@ -125,7 +137,7 @@ class Poller:
             wakes.append(self._due[0][0])
         if self._polls:
             wakes.append(next(iter(self._polls.values())).deadline)
-        return max(0.0, min(wakes) - time.monotonic())
+        return max(0.0, math.ceil(min(wakes) / self._tick) * self._tick - time.monotonic())
 
     # Who is polled, and when
 
@@ -143,7 +155,9 @@ class Poller:
         self._hosts = hosts
         for row in self._board_of():
             if row.mac in hosts:
-                self._stages[row.mac] = row.stage
+                told, self._stages[row.mac] = self._told[row.mac], row.stage
+                if row.heard_at > told.heard_at:
+                    told.heard_at, told.silent = row.heard_at, 0
                 self._health.heard(row.mac, row.heard, row.heard_at, row.stage, row.since)
 
     def _begin_due(self, now: float) -> None:
@@ -157,50 +171,56 @@ class Poller:
             self.late += now - due > interval / 2
             if not self.once:
                 heapq.heappush(self._due, (due + (missed + 1) * interval, mac))
-            if mac not in self._polls:
-                self._begin(host, now)
+            if mac not in self._polls and not self._rests(self._told[mac]):
+                self._begin(host)
+
+    @staticmethod
+    def _rests(told: _Told) -> bool:
+        """Whether this turn is left out."""
+        told.silent += 1
+        return told.silent > TIRED and told.silent % REST != 0
 
     # One poll
 
-    def _begin(self, host: Host, now: float) -> None:
+    def _begin(self, host: Host) -> None:
         self.polls += 1
         try:
             asked = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as error:  # no descriptor is left: a word about ourselves, not about the Pi
             log.warning("%s: not polled: %s", host.name, error.strerror)
             return
+        now = time.monotonic()
         poll = self._polls[host.mac] = _Poll(host, asked, now, now + self._settings.timeout)
         code = asked.connect_ex((str(host.address), self._settings.port))
         if code in (0, errno.EINPROGRESS):
-            self._selector.register(asked, selectors.EVENT_WRITE, poll)
+            self._asked[asked.fileno()] = poll
+            self._epoll.register(asked.fileno(), _EVENTS)
         else:
             self._end_unheard(poll, code)
 
-    def _go_on(self, poll: _Poll) -> None:
-        if self._polls.get(poll.host.mac) is not poll:
-            return
+    def _go_on(self, poll: _Poll, events: int) -> None:
         try:
-            if poll.connected:
+            if not poll.connected:
+                # A connection that failed says so here. A new one has room for these hundred bytes.
+                sent_at = self._clock()
+                poll.socket.send(request(str(poll.host.address)))
+                poll.connected, poll.sent_at = self._woken, sent_at
+            if events & ~select.EPOLLOUT:
                 self._receive(poll)
-            else:
-                self._send(poll)
         except OSError as error:
             self._end_unheard(poll, error.errno or errno.EIO)
 
-    def _send(self, poll: _Poll) -> None:
-        code = poll.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._end_unheard(poll, code)
-            return
-        poll.connected, poll.sent_at = time.monotonic(), self._clock()
-        poll.socket.send(request(str(poll.host.address)))  # a new connection has room for its hundred bytes
-        self._selector.modify(poll.socket, selectors.EVENT_READ, poll)
-
     def _receive(self, poll: _Poll) -> None:
-        data = poll.socket.recv(MAX_ANSWER)
-        poll.data += data
-        if not data or len(poll.data) > MAX_ANSWER or is_complete(bytes(poll.data)):
-            self._end_heard(poll)
+        """Take all that is there: its end may have come with it, of which there is no second word."""
+        while True:
+            try:
+                data = poll.socket.recv(MAX_ANSWER)
+            except BlockingIOError:
+                return
+            poll.data += data
+            if not data or len(poll.data) > MAX_ANSWER or is_complete(bytes(poll.data)):
+                self._end_heard(poll)
+                return
 
     def _expire(self, now: float) -> None:
         while self._polls:
@@ -215,7 +235,7 @@ class Poller:
 
     def _end_unheard(self, poll: _Poll, code: int) -> None:
         if code == errno.ECONNREFUSED:  # an answer of the kernel
-            poll.connected = poll.connected or time.monotonic()
+            poll.connected = poll.connected or self._woken
             self._end(poll, {}, {}, "no agent")
         elif poll.connected:
             self._end(poll, {}, {}, f"breaks off: {os.strerror(code)}")
@@ -236,8 +256,7 @@ class Poller:
 
     def _end(self, poll: _Poll, values: Mapping[str, float], words: Mapping[str, str], error: str) -> None:
         del self._polls[poll.host.mac]
-        with contextlib.suppress(KeyError, ValueError):  # never registered
-            self._selector.unregister(poll.socket)
+        self._asked.pop(poll.socket.fileno(), None)
         poll.socket.close()
         values = dict(values)
         if poll.connected:
@@ -253,6 +272,8 @@ class Poller:
 
     def _tell(self, mac: str, reading: Reading, trouble: str) -> None:
         told, is_up, evidence = self._told[mac], bool(reading.values["up"]), reading.words["evidence"]
+        if "ping_ms" in reading.values:
+            told.silent = 0
         is_booting = self._stages.get(mac) in BOOTING
         if told.up and not is_up and not is_booting:
             told.down = True
