@@ -1,0 +1,56 @@
+// The rack as a table: search, sort, filter, choose many and act on them.
+import { actions, ago, badge, h, live, megabytes, mood, picture, place, show } from "./app.js";
+
+const columns = [
+  ["Name", (pi) => pi.name || pi.mac, (pi) => h("a", { href: `/pi/${pi.mac}` }, pi.name || pi.mac)],
+  ["State", (pi) => mood(pi).join(), (pi) => badge(pi)],
+  ["Progress", (pi) => pi.percent ?? -1, (pi) => (pi.total ? `${megabytes(pi.done)} of ${megabytes(pi.total)}` : "")],
+  ["Switch / port", (pi) => `${String(pi.switch ?? 99).padStart(4, "0")}${String(pi.port ?? 0).padStart(4, "0")}`, (pi) => place(pi)],
+  ["Address", (pi) => pi.address.split(".").map((part) => part.padStart(3, "0")).join("."), (pi) => h("span", { class: "mono" }, pi.address)],
+  ["MAC", (pi) => pi.mac, (pi) => h("span", { class: "mono" }, pi.mac)],
+  ["Model", (pi) => pi.model, (pi) => pi.model],
+  ["Image", (pi) => pi.image, (pi) => pi.image],
+  ["Heat", (pi) => pi.values.temperature ?? -1, (pi) => (pi.values.temperature === undefined ? "" : `${Math.round(pi.values.temperature)} °C`)],
+  ["Heard", (pi) => -pi.heard_at, (pi) => ago(pi.heard_at)],
+  ["Trouble", (pi) => pi.trouble, (pi) => pi.trouble],
+];
+const chosen = new Set();
+let sorted = 0;
+let falling = false;
+const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search", oninput: draw });
+const filter = h("select", { "aria-label": "Show", onchange: draw }, [["", "All"], ["ok", "Up"], ["busy", "On their way"], ["bad", "In trouble"], ["never", "Never heard"], ["new", "Unknown"]].map(([value, word]) => h("option", { value }, word)));
+const count = h("span", { class: "muted", role: "status" });
+const body = h("tbody");
+const every = h("input", { type: "checkbox", "aria-label": "Choose all that are shown", onchange: () => { for (const pi of shown()) if (every.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); draw(); } });
+const heads = columns.map(([word], number) => h("th", { scope: "col" }, h("button", { onclick: () => { falling = sorted === number && !falling; sorted = number; draw(); } }, word)));
+
+function shown() {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = (pi) => {
+    const kind = mood(pi)[0];
+    const wanted = { "": true, ok: kind === "ok", busy: kind === "busy", bad: kind === "error" || kind === "warning", never: pi.known && !pi.stage, new: !pi.known }[filter.value];
+    const text = [pi.name, pi.mac, pi.address, pi.model, pi.serial, pi.image, pi.stage, pi.trouble, place(pi)].join(" ").toLowerCase();
+    return wanted && words.every((word) => text.includes(word));
+  };
+  const key = columns[sorted][1];
+  const order = (a, b) => { const [x, y] = [key(a), key(b)]; return (typeof x === "number" ? x - y : String(x).localeCompare(String(y), undefined, { numeric: true })) * (falling ? -1 : 1); };
+  return Object.values(picture.pis).filter(fits).sort(order);
+}
+
+function draw() {
+  const rows = shown();
+  heads.forEach((head, number) => (number === sorted ? head.setAttribute("aria-sort", falling ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
+  body.replaceChildren(...rows.map((pi) => h("tr", {}, h("td", {}, h("input", { type: "checkbox", checked: chosen.has(pi.mac), "aria-label": `Choose ${pi.name || pi.mac}`, onchange: (event) => { if (event.target.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); tally(rows); } })), columns.map((column) => h("td", {}, column[2](pi))))));
+  tally(rows);
+}
+
+function tally(rows) { count.textContent = chosen.size ? `${chosen.size} chosen of ${rows.length}` : `${rows.length} Pis`; }
+
+const table = h("section", { class: "card" }, h("div", { class: "bar" }, search, filter, count, actions(() => [...chosen].map((mac) => picture.pis[mac]).filter(Boolean)), h("a", { class: "button push", href: "/labels" }, "Labels to print")), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, every), heads)), body)));
+let waiting = false;
+live((now) => {
+  if (!now.ready || waiting) return;
+  if (!table.isConnected) show(table);
+  waiting = true; // a table of 500 rows is drawn once a second at most, and not under somebody's hand
+  setTimeout(() => { waiting = false; if (!body.contains(document.activeElement)) draw(); }, body.childElementCount > 100 ? 1000 : 100);
+});
