@@ -21,20 +21,20 @@ from pathlib import Path
 
 import click
 
-from tests.bench import footprint, servers, switches
+from tests.bench import footprint, polling, servers, switches
 from tests.bench.servers import SERVER, Server, cpu_seconds, in_space, make_wire, running
 
 RESULTS = servers.ROOT / "build" / "bench"
 LOADERS = servers.ROOT / ".cache" / "bench"
 LOAD_PATIENCE = 90.0
-KINDS = ("tftp", "dhcp", "ntp", "image", "footprint", "findport")
+KINDS = ("tftp", "dhcp", "ntp", "image", "footprint", "findport", "monitoring")
 
 BLOCK_SIZE = 1468
 RESERVED = 10_000
 DNSMASQ_RESERVED = 2_000  # it looks through its hosts and leases for each message, and writes its leases each time
 IMAGE_CLIENTS = 100
 
-PLOTTED = frozenset(KINDS) - {"footprint", "findport"}  # they have no clients to be many
+PLOTTED = frozenset(KINDS) - {"footprint", "findport", "monitoring"}  # they have no clients to be many
 QUIET = frozenset({"right", "ok", "wrong", "failed", "lost", "cpu_per_work"})  # not shown while it runs
 
 Run = dict[str, float]
@@ -310,6 +310,26 @@ def bench_footprint(plan: Plan) -> tuple[Measured, list[Row]]:
     return measured, rows
 
 
+# ------------------------------------------------------------------------------------------------------- monitoring
+
+
+def bench_monitoring(plan: Plan) -> tuple[Measured, list[Row]]:
+    """Five hundred agents every ten seconds, fifty of them hanging: five minutes, or one."""
+    found = polling.poll(plan.folder / "monitoring", 60 if plan.quick else 300)
+    measured = Measured()
+    measured.add("piman", "polling", asdict(found))
+    say(f"  polling   MB {found.megabytes:.1f}  % of a core {found.percent:.2f}  longest pause {found.gap:.1f} s")
+    what = f"{polling.PIS} agents every {polling.INTERVAL:g} s, {polling.HANGING} hang"
+    shown = (f"{found.missed}", f"{found.megabytes:.0f} MB", f"{found.percent:.1f} %")
+    rows = [
+        Row(f"{what}: polls missed", "", shown[0], "", found.missed, 0.0, at_most=True, unit=""),
+        Row("  readings without a measure", "", f"{found.unread}", "", found.unread, 0.0, at_most=True, unit=""),
+        Row("  memory", "", shown[1], "", found.megabytes, 80.0, at_most=True, unit="MB"),
+        Row("  processor", "", shown[2], "", found.percent, 5.0, at_most=True, unit="%"),
+    ]
+    return measured, rows
+
+
 # --------------------------------------------------------------------------------------------------------- findport
 
 
@@ -339,6 +359,7 @@ BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
     "ntp": bench_ntp,
     "image": bench_image,
     "footprint": bench_footprint,
+    "monitoring": bench_monitoring,
     "findport": bench_findport,
 }
 

@@ -33,7 +33,8 @@ class Polled:
     """What came of it. percent: of a core; megabytes: resident; gap: the longest between two polls of a healthy Pi.
 
     missed   polls of healthy Pis that did not come while it ran
-    stored   readings of healthy Pis without a measurement
+    unread   healthy Pis whose last reading holds no measurement
+    disk     megabytes of the state, at the end
     """
 
     seconds: float
@@ -41,7 +42,7 @@ class Polled:
     megabytes: float
     gap: float
     missed: int
-    stored: int
+    unread: int
     disk: float
 
 
@@ -104,7 +105,6 @@ def poll(folder: Path, seconds: float, hanging: int = HANGING) -> Polled:
         megabytes=megabytes,
         gap=max((late - early for each in times.values() for early, late in pairwise(each)), default=0.0),
         missed=sum(max(0, int((ended - began) / INTERVAL) - len(each)) for each in times.values()),
-        stored=sum("temperature" not in latest[mac].values for mac in macs if mac in latest)
-        + sum(mac not in latest for mac in macs),
+        unread=sum(mac not in latest or "temperature" not in latest[mac].values for mac in macs),
         disk=disk,
     )

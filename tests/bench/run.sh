@@ -1,5 +1,5 @@
 #!/bin/bash
-# tests/bench/run.sh [tftp|dhcp|ntp|image|footprint|findport]... [--quick] [--markdown]: our servers beside their peers, in turn,
+# tests/bench/run.sh [tftp|dhcp|ntp|image|footprint|findport|monitoring]... [--quick] [--markdown]: our servers beside their peers, in turn,
 # in network namespaces of their own. Prints a table, leaves JSON and plots in build/bench; exits with 1 if a promised ratio does not
 # hold. --quick takes under 2 minutes instead of 10; --markdown measures nothing and prints the last results for a README.
 set -euo pipefail
