@@ -24,6 +24,7 @@ import click
 
 from commands.alerts import alerts
 from commands.doctor import doctor
+from commands.grafana import grafana
 from commands.image import image
 from commands.lab import enter_lab, lab
 from commands.monitoring import graph, monitoring
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from monitoring.operations import OperationError
     from monitoring.store import Store
     from monitoring.upkeep import Upkeep
+    from monitoring.watching import Watching
     from utility.config import Config
     from utility.hosts import Host, Hosts
     from utility.service import Report, Service, Services
@@ -315,20 +317,47 @@ class Assembly:
 
     def _backend(self) -> Backend:
         """What the page asks; called in its thread, which imports Flask."""
-        from monitoring.watching import Watching
         from web.backend import Backend, Place, Rack
 
         config, session, store = self.config, self.session, self.store
         place = Place(config.path, session.env_path, config.state_dir, store, config.web, config.web_password)
 
         def rack() -> Rack:
-            watching = self.services.get("monitoring")
-            rack = Rack(self.config, self.hosts, store, self.fleet.snapshot, store.latest_samples, lambda: True)
-            if isinstance(watching, Watching):
-                rack = dataclasses.replace(rack, readings=watching.health.latest, faces=watching.switches.faces)
-            return rack
+            watching = self._watching
+            rack = Rack(
+                config=self.config,
+                hosts=self.hosts,
+                store=store,
+                rows=self.fleet.snapshot,
+                readings=store.latest_samples,
+                server_runs=lambda: True,
+                counters=self._counters,
+                version=VERSION,
+            )
+            if watching is None:
+                return rack
+            return dataclasses.replace(
+                rack,
+                readings=watching.health.latest,
+                facts=watching.lookout.facts,
+                news=watching.switches.news,
+                faces=watching.switches.faces,
+            )
 
         return Backend(place, rack)
+
+    @property
+    def _watching(self) -> Watching | None:
+        """What watches the Pis, where it runs; any thread."""
+        from monitoring.watching import Watching
+
+        found = self.services.get("monitoring")
+        return found if isinstance(found, Watching) else None
+
+    def _counters(self) -> dict[str, dict[str, int]]:
+        """What the services have counted; any thread."""
+        running = ((name, self.services.get(name)) for name in ("dhcp", "tftp", "hello", "ntp"))
+        return {name: dict(getattr(service, "counters", {})) for name, service in running if service}
 
     def take_over(self, services: Services) -> None:
         """Go on with config.yaml as it is now: what is made of other values is made anew, the rest is not disturbed.
@@ -523,6 +552,7 @@ COMMANDS = (
     password,
     token,
     audit,
+    grafana,
     lab,
 )
 for command in COMMANDS:

@@ -24,7 +24,7 @@ STALE_POLLS = 3.5  # a reading older than so many intervals says nothing of now
 class SwitchNews:
     """What a switch said when it was last asked. `error`: why it did not answer, empty if it did.
 
-    percent   of the power it can give, None where it does not say
+    percent   of the power it can give, None where it does not say; watts, budget: what it gives, and can give
     denied    how often it denied power to a port since the look before
     off       the ports that are switched off
     """
@@ -36,6 +36,8 @@ class SwitchNews:
     percent: float | None = None
     denied: int | None = None
     off: frozenset[int] = frozenset()
+    watts: float | None = None
+    budget: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

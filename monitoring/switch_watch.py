@@ -18,7 +18,7 @@ from monitoring.health import Port as PortNews
 from utility.config import Switch
 from utility.drivers import Detection, Oid
 from utility.snmp import Snmp
-from utility.switches import PoeSwitch, Port, SwitchError, open_switch
+from utility.switches import PoeSwitch, Port, PowerSupply, SwitchError, open_switch
 
 log = logging.getLogger("piman.switches")
 
@@ -36,6 +36,17 @@ def read_denied(switch: Switch) -> int | None:
     with Snmp(switch) as snmp:
         counters = [value for _oid, value in snmp.walk(DENIED) if isinstance(value, int)]
     return sum(counters) if counters else None
+
+
+def power_of(
+    switch: Switch, ports: Sequence[Port], supplies: Sequence[PowerSupply]
+) -> tuple[float | None, float | None]:
+    """The watts that a switch gives now and that it can give; None where neither it nor config.yaml says."""
+    given = [each.consumption for each in supplies if each.consumption is not None]
+    if not given:
+        given = [port.milliwatts for port in ports if port.milliwatts is not None]
+    capacity = sum(each.capacity for each in supplies) / 1000
+    return sum(given) / 1000 if given else None, switch.power_budget or capacity or None
 
 
 class SwitchWatch:
@@ -124,11 +135,13 @@ class SwitchWatch:
         switch, address = device.switch, str(device.switch.address)
         face = self._faces.get(address)
         ports = device.look(face) if face and looks % FACE_EVERY else device.ports()
-        supplies = [each for each in device.supplies(ports) if each.consumption is not None and each.capacity > 0]
+        told = device.supplies(ports)
+        supplies = [each for each in told if each.consumption is not None and each.capacity > 0]
         percent = max((100.0 * (each.consumption or 0) / each.capacity for each in supplies), default=None)
         off = frozenset(port.number for port in ports if port.has_poe and port.admin_on is False)
         denied = self._growth(address, self._denied(switch))
-        return ports, SwitchNews(address, switch.name, time.time(), "", percent, denied, off)
+        watts, budget = power_of(switch, ports, told)
+        return ports, SwitchNews(address, switch.name, time.time(), "", percent, denied, off, watts, budget)
 
     def _growth(self, address: str, count: int | None) -> int | None:
         if count is None:

@@ -73,7 +73,7 @@ class Watching:
 
         self.switches = SwitchWatch(config.switches, self.health, mac_at)
         news, faces = self.switches.news, self.switches.faces
-        lookout = Lookout(config, store, self.health, rack.rows, news, faces, rack.foreign)
+        self.lookout = lookout = Lookout(config, store, self.health, rack.rows, news, faces, rack.foreign)
         couriers = [Courier(channel, store, site_of(config)) for channel in settings.channels]
         recorder = Recorder(store)
 

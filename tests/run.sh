@@ -12,7 +12,7 @@ if [ "${1:-}" = --soak ]; then PIMAN_SOAK=1; shift; fi
 # Real peers and real parts, from Debian's packages.
 sh install/need.sh \
     iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
-    dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps
+    dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps prometheus
 
 sh install/need.sh qemu-system-x86 u-boot-qemu ipxe-qemu ovmf qemu-efi-aarch64 # boot loaders, and a board for them
 
@@ -82,6 +82,9 @@ monitoring/alerts.py
 monitoring/facts.py
 monitoring/healing.py
 monitoring/diagnosis.py
+monitoring/exporters.py
+monitoring/prometheus_files.py
+monitoring/simple_json.py
 monitoring/answers.py
 monitoring/blocks.py
 monitoring/health.py

@@ -14,7 +14,7 @@ from typing import Self
 import pytest
 
 from monitoring.health import Health
-from monitoring.switch_watch import SwitchWatch, read_denied
+from monitoring.switch_watch import SwitchWatch, power_of, read_denied
 from tests.alert_servers import wait_for
 from utility.config import SnmpAccess, Switch
 from utility.drivers import Detection
@@ -58,6 +58,21 @@ class Face:
         return self.feeds
 
 
+@pytest.mark.parametrize(
+    ("switch", "ports", "supplies", "power"),
+    [
+        (UPPER, [FED], [PowerSupply(frozenset({1}), 10_000, 9_200), PowerSupply(frozenset({2}), 5_000, 0)], (9.2, 15)),
+        (UPPER, [FED, PLAIN], [PowerSupply(frozenset({1}), 10_000)], (4.5, 10)),
+        (replace(UPPER, power_budget=60), [FED, FED], [], (9, 60)),
+        (UPPER, [PLAIN], [], (None, None)),
+    ],
+)
+def test_power(
+    switch: Switch, ports: list[Port], supplies: list[PowerSupply], power: tuple[float | None, float | None]
+) -> None:
+    assert power_of(switch, ports, supplies) == power
+
+
 @contextmanager
 def watching(faces: list[Face], health: Health, counts: list[int | None]) -> Iterator[SwitchWatch]:
     by_address = {face.switch.address: face for face in faces}
@@ -92,6 +107,7 @@ def test_what_a_switch_says_is_news_and_evidence() -> None:
         assert (news.address, news.name, news.error) == ("127.0.0.2", "upper", "")
         assert news.percent == pytest.approx(92)
         assert news.off == frozenset({2})
+        assert (news.watts, news.budget) == (9.2, 10.0)
         assert abs(news.asked_at - time.time()) < 60
         assert "its port gives 4.5 W" in health.up("mac of 172.30.4.11", time.time()).evidence
         wait_for(lambda: len(face.asked) > 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from flask import Flask, Response
 
-from web import auth, live, pages
+from web import auth, live, metrics, pages
 from web.api import ROUTES
 from web.backend import Backend
 from web.limits import MAX_BODY
@@ -52,7 +52,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.extensions["piman"] = backend
     app.extensions["piman_gate"] = auth.Gate(backend.access, backend.place.web, port, peer_of)
-    for blueprint in (auth.blueprint, pages.blueprint, live.blueprint):
+    for blueprint in (auth.blueprint, pages.blueprint, live.blueprint, metrics.blueprint):
         app.register_blueprint(blueprint)
     register(app, backend, ROUTES)
     answer_errors(app)

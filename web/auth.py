@@ -21,6 +21,7 @@ from utility.config import Web
 from web.access import Access, AccessError, Caller
 
 blueprint = Blueprint("auth", __name__)
+PROGRAM_PATHS = frozenset({"/events", "/metrics", "/sd"})  # who asks there has no use for a page to log in
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 View = TypeVar("View", bound=Callable[..., object])
 
@@ -33,6 +34,12 @@ def needs(role: str) -> Callable[[View], View]:
         return view
 
     return mark
+
+
+def only_reads(view: View) -> View:
+    """Mark a view that takes a question by POST and orders nothing: no page of ours asks it, so it has no token."""
+    view.piman_only_reads = True  # type: ignore[attr-defined]
+    return view
 
 
 class Gate:
@@ -115,11 +122,11 @@ def guard() -> Response | None:
     g.cookie = cookie if 20 <= len(cookie) <= 100 and cookie.isascii() else secrets.token_urlsafe(32)
     g.new_cookie = g.cookie != cookie
     g.caller = None if doors.is_shut else doors.caller(cookie, authorization)
+    view = current_app.view_functions.get(request.endpoint or "")
     if request.method in UNSAFE and not authorization:
-        problem = _foreign(doors)
+        problem = "" if getattr(view, "piman_only_reads", False) else _foreign(doors)
         if problem:
             return refuse(403, problem)
-    view = current_app.view_functions.get(request.endpoint or "")
     role = getattr(view, "piman_role", "read")
     if not role or request.endpoint == "static" or view is None:
         return None
@@ -130,7 +137,7 @@ def _admit(doors: Gate, role: str) -> Response | None:
     if doors.is_shut:
         return refuse(403, "this page can be reached by others and has no password; set one with `piman password`")
     if g.caller is None:
-        if request.path.startswith("/api/") or request.method != "GET" or request.path == "/events":
+        if request.method != "GET" or request.path in PROGRAM_PATHS or request.path.startswith(("/api/", "/grafana/")):
             response = refuse(401, "log in, or send a token: Authorization: Bearer piman_...")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response

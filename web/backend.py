@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitoring.alerts import Facts
 from monitoring.channels import alert_json
 from monitoring.directory import Roster
 from monitoring.faces import face_json, read_face
+from monitoring.facts import SwitchNews
 from monitoring.metrics import METRICS, Reading
 from monitoring.operations import OperationError
 from monitoring.store import PiRow, Store
@@ -48,6 +50,9 @@ class Rack:
     readings     what was measured last of each Pi
     faces        what each switch, by its address, said last of its ports; empty where nobody asks them
     server_runs  whether somebody is there to boot and install Pis
+    facts        as the rules of the alerts have them at a time; None where nobody watches in this process
+    news         what each switch said last of itself
+    counters     service -> what it counts -> how often
     """
 
     config: Config
@@ -56,7 +61,11 @@ class Rack:
     rows: Callable[[], Sequence[PiRow]]
     readings: Callable[[], Mapping[str, Reading]]
     server_runs: Callable[[], bool]
+    facts: Callable[[float], Sequence[Facts]] | None = None
+    news: Callable[[], Sequence[SwitchNews]] = list
     faces: Callable[[], Mapping[str, Sequence[Port]]] = dict
+    counters: Callable[[], Mapping[str, Mapping[str, int]]] = dict
+    version: str = ""
 
 
 class Backend:
