@@ -81,9 +81,11 @@ def test_map_indexes(indexes: list[Oid], rules: tuple[str, ...], mapped: dict[Oi
     assert map_indexes(indexes, rules, STACK) == mapped
 
 
-def test_a_name_that_two_interfaces_have_leads_nowhere() -> None:
-    twins = Interfaces({1: "Gi1/0/1", 2: "Gi1/1/1", 3: "Gi1/0/2"})
-    assert map_indexes([(1, 1), (1, 2)], ("name",), twins) == {(1, 2): 3}
+def test_a_label_that_two_interfaces_have() -> None:
+    names = {1: "Gi1/0/1", 2: "Te1/1/1", 3: "Gi1/0/2", 4: "Ap1/0/1", 5: "StackPort1", 6: "Trk1", 7: "Gi1/1/1.100"}
+    assert map_indexes([(1, 1), (1, 2)], ("name",), Interfaces(names)) == {(1, 1): 1, (1, 2): 3}
+    twins = Interfaces({1: "Gi1/0/1", 2: "Fa1/0/1", 3: "Gi1/0/2"})
+    assert map_indexes([(1, 1), (1, 2)], ("name",), twins) == {(1, 2): 3}, "nothing is guessed"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ CHASSIS_IS_MAC = 4  # LldpChassisIdSubtype
 FORWARDS = 0x20 | 0x08  # bridge, router; of LldpSystemCapabilitiesMap, whose first bit is the highest
 SOCKET_TYPES = {6, 62, 69, 117}  # ifType: ethernetCsmacd, and what older agents say
 NO_SOCKET = re.compile(
-    r"(vlan|vl\d|po\d|port-channel|trunk|lag|bond|cpu|stack|m(e|gmt|anagement)\d*\b|null|lo\d|br\d)", re.I
+    r"(vlan|vl\d|po\d|port-channel|trunk|trk|lag|link agg|bond|cpu|stack|m(e|gmt|anagement)\d*\b|null|lo\d|br\d|ap\d)",
+    re.I,
 )
 LABEL = re.compile(r"(\d+(?:/\D?\d+)*)\D*$")  # of Gi2/0/5, 1/g3, ge-0/0/4, swp07
 UP = 1  # ifOperStatus
@@ -67,19 +68,20 @@ def label_numbers(name: str) -> tuple[int, ...]:
 
 
 def _by_name(index: Oid, interfaces: Interfaces, first: int = 1) -> int | None:
-    """The one interface whose label begins with the index's group and ends in its port; `first`: what labels begin at.
+    """The interface whose label begins with the index's group and ends in its port; `first`: what labels begin at.
 
-    What is between the two is the slot of a module, which the index does not tell.
+    What is between the two is a slot, which the index does not tell: the lowest is that of the ports that do not come
+    out, Gi1/0/1 rather than Gi1/1/1 of the module for uplinks.
     """
     wanted = tuple(number - 1 + first for number in index)
-    found = [
-        if_index
+    found = sorted(
+        (numbers[1:-1], if_index)
         for if_index, name in interfaces.names.items()
+        if (numbers := label_numbers(name)) and _ends(numbers)[-len(wanted) :] == wanted
         if interfaces.is_socket(if_index)
-        and (numbers := label_numbers(name))
-        and _ends(numbers)[-len(wanted) :] == wanted
-    ]
-    return found[0] if len(found) == 1 else None
+    )
+    is_one = len(found) == 1 or (len(found) > 1 and found[0][0] != found[1][0])
+    return found[0][1] if is_one else None
 
 
 def _ends(numbers: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from utility.power_rules import Guard
 from utility.switches import PoeSwitch, SwitchError, open_switch
 
 PI = "b8:27:eb:00:00:07"
-QUICK = SnmpAccess(timeout=0.3, retries=1)
+PATIENT = SnmpAccess(timeout=2.0, retries=2)  # the machine may be busy
 
 _addresses = itertools.count(1)
 
@@ -94,7 +94,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     opened = contextlib.ExitStack()
 
     def start_one(
-        family: str, *, access: SnmpAccess = QUICK, lab_access: Access | None = None, **options: object
+        family: str, *, access: SnmpAccess = PATIENT, lab_access: Access | None = None, **options: object
     ) -> tuple[FamilySwitch, PoeSwitch]:
         number = next(_addresses)
         address = f"127.0.162.{number}"
