@@ -271,7 +271,7 @@ def _post(channel: Channel, body: bytes, timeout: float) -> None:
 
     parts = urllib.parse.urlsplit(channel.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout + 1)  # later than the deadline
     headers = {"Content-Type": "application/json", "User-Agent": "piman", "Connection": "close"}
     if channel.secret:
         headers["Authorization"] = f"Bearer {channel.secret}"
@@ -311,7 +311,7 @@ def _send_mail(channel: Channel, message: Message, timeout: float) -> None:
     import ssl  # noqa: PLC0415
 
     kind = smtplib.SMTP_SSL if channel.security == "tls" else smtplib.SMTP
-    server = kind(timeout=timeout)
+    server = kind(timeout=timeout + 1)  # later than the deadline
     server._host = channel.server  # type: ignore[attr-defined]  # connect() forgets it, and TLS checks the name
     try:
         with _deadline(timeout, lambda: _shut(server.sock)):

@@ -280,7 +280,7 @@ def test_a_script_that_fails(tmp_path: Path) -> None:
 
 def test_what_a_script_leaves_running_is_ended(tmp_path: Path) -> None:
     began = time.monotonic()
-    deliver(script(tmp_path, f"(sleep 2; touch {tmp_path}/late) >/dev/null 2>&1 & exit 0"), ONE)
-    assert time.monotonic() - began < 2
-    time.sleep(2.2)
+    deliver(script(tmp_path, f"(sleep 1; touch {tmp_path}/late) >/dev/null 2>&1 & exit 0"), ONE)
+    assert time.monotonic() - began < 5
+    time.sleep(1.2)
     assert not (tmp_path / "late").exists()
