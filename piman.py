@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from monitoring.store import Store
     from monitoring.upkeep import Upkeep
     from monitoring.watching import Watching
-    from utility.config import Config
+    from utility.config import Config, Switch
     from utility.hosts import Host, Hosts
     from utility.service import Report, Service, Services
     from web.backend import Backend
@@ -206,9 +206,15 @@ class Assembly:
         }
         parts = {name: known[name](config) for name in config.services if name in known}
         parts["power"] = Part((config.switches,), [], lambda: PowerRestorer(config, self.store))
-        parts["places"] = Part((config.switches,), [], lambda: PlaceWatch(config, self._macs, self.store))
+        parts["places"] = Part((config.switches,), [], lambda: PlaceWatch(config, self._macs, self.store, self._placed))
         parts["upkeep"] = Part((), [], lambda: Upkeep(self.fleet, self.hosts, self.store))
         return parts
+
+    def _placed(self, mac: str) -> tuple[Switch, int] | None:
+        from monitoring.operations import place_of
+
+        host = self.who.find(mac)
+        return place_of(self.config, host) if host else None
 
     def _macs(self) -> set[str]:
         """Every Pi, and every stranger on the board."""

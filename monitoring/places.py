@@ -48,21 +48,36 @@ def read_tables(switches: Sequence[Switch], on_error: Callable[[SwitchError], No
 
 
 def moves(
-    before: Mapping[str, Place], spots: Mapping[str, Spot], names: Mapping[str, str], now: float
+    before: Mapping[str, Place],
+    spots: Mapping[str, Spot],
+    names: Mapping[str, str],
+    now: float,
+    placed: Callable[[str], tuple[Switch, int] | None] = lambda _mac: None,
 ) -> tuple[list[Place], list[Event]]:
-    """What to keep of where the boards are, and the news: who moved. `names` are those of the switches, by address."""
+    """What to keep of where the boards are, and the news: who moved, and who is not where config.yaml has it.
+
+    names   of the switches, by address
+    placed  where config.yaml has a MAC
+    """
     places, events = [], []
     for mac, spot in spots.items():
         place = Place(mac, str(spot.switch.address), spot.port.number, spot.port.label, now, now)
         old = before.get(mac)
-        if old is None:
-            pass
-        elif (old.switch, old.port) == (place.switch, place.port):
-            place = replace(place, since=old.since)
-        else:
-            text = f"moved from {names.get(old.switch, old.switch)} port {old.port} to {spot.where}"
-            events.append(Event(0, now, mac, Severity.WARNING, text))
+        if old is not None and (old.switch, old.port) == (place.switch, place.port):
+            places.append(replace(place, since=old.since))
+            continue
         places.append(place)
+        texts = []
+        if old is not None:
+            texts.append(f"moved from {names.get(old.switch, old.switch)} port {old.port} to {spot.where}")
+        other = placed(mac)
+        if other is not None and (str(other[0].address), other[1]) != (place.switch, place.port):
+            elsewhere = f"{other[0].name or other[0].address} port {other[1]}"
+            texts.append(
+                f"is on {spot.where}, but config.yaml has it on {elsewhere}, which a restart by its name cuts: "
+                "correct pi_addresses, or the cable"
+            )
+        events += [Event(0, now, mac, Severity.WARNING, text) for text in texts]
     return places, events
 
 
@@ -73,9 +88,15 @@ class PlaceWatch:
     first = 20.0  # seconds after the start: the Pis of a rack that was switched on with us are coming up
     interval = 300.0
 
-    def __init__(self, config: Config, known: Callable[[], Collection[str]], store: Store) -> None:
-        """`known`: the MACs that matter, those of hosts.csv and on the board."""
-        self._config, self._known, self._store = config, known, store
+    def __init__(
+        self,
+        config: Config,
+        known: Callable[[], Collection[str]],
+        store: Store,
+        placed: Callable[[str], tuple[Switch, int] | None] = lambda _mac: None,
+    ) -> None:
+        """`known`: the MACs that matter, those of hosts.csv and on the board; `placed`: where config.yaml has one."""
+        self._config, self._known, self._store, self._placed = config, known, store, placed
         self._names = {str(switch.address): switch.name or str(switch.address) for switch in config.switches}
         self._stopping, self._woken = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
@@ -114,9 +135,8 @@ class PlaceWatch:
         sure, _ = settle(read_tables(free, self._fails), known)
         if self._stopping.is_set():
             return
-        places, events = moves(
-            self._store.places(), {mac: spot for mac, spot in sure.items() if mac in known}, self._names, time.time()
-        )
+        ours = {mac: spot for mac, spot in sure.items() if mac in known}
+        places, events = moves(self._store.places(), ours, self._names, time.time(), self._placed)
         self._store.save_places(places)
         self._store.save_board(events, [])
 

@@ -18,20 +18,24 @@ from monitoring.operations import (
     OperationError,
     Operations,
     Outcome,
+    Search,
     Target,
     adopt,
     find_switch,
     host_on,
     judge_installs,
+    look_for,
     parse_ports,
     place_of,
     resolve,
     strangers,
+    where_of,
 )
 from monitoring.power import PowerOptions, hold_switch
-from monitoring.store import PiRow, Store
+from monitoring.store import PiRow, Place, Store
 from tests.test_power_cycle import AUTO, OFF, STATIC, Bench
 from utility.config import Config, Switch, load_config
+from utility.findport import Sighting
 from utility.hosts import Hosts
 from utility.power_cycle import PortResult
 from utility.service import Severity, Stage
@@ -354,3 +358,69 @@ def test_ports_are_named_by_what_is_printed_at_them(config: Config, hosts: Hosts
         resolve(config, hosts, ["1", "2/1"])
     with pytest.raises(OperationError, match="is no list of ports"):
         resolve(config, hosts, ["left", "1/0/1", "x"])
+
+
+# ------------------------------------------------------------------------------------------------------- where Pis are
+
+
+def seen(switch: Switch, port: int, name: str = "1/3", **others: object) -> Sighting:
+    return Sighting(switch, port, 100 + port, name, 1, **others)  # type: ignore[arg-type]
+
+
+MAC = "b8:27:eb:00:00:03"
+
+
+def test_why_a_search_found_no_port(config: Config) -> None:
+    left, right = config.switches
+    search = Search(MAC, config.switches, [seen(left, 3)], {})
+    assert search.edge == seen(left, 3)
+    none = "is the Pi powered, and did it send anything lately?"
+    assert Search(MAC, config.switches, [], {}).why_not == f"{MAC} is on no port of 127.0.4.254, 127.0.4.253; {none}"
+    assert Search(MAC, [], [], {}).why_not == f"{MAC} is on no port of no switch: config.yaml has none; {none}"
+    twice = Search(MAC, config.switches, [seen(left, 3), seen(right, 4, "gi4")], {})
+    assert twice.edge is None
+    assert twice.why_not == (
+        f"{MAC} is on left port 3 (1/3) and 127.0.4.253 port 4 (gi4), and nothing tells which is right: "
+        "wait until the switches forget, or name the port"
+    )
+    trunk = Search(
+        MAC, config.switches, [seen(left, 0, neighbour="core port 8"), seen(right, 0, "Po1", is_socket=False)], {}
+    )
+    assert trunk.why_not == (
+        f"{MAC} is behind another switch, seen through left 1/3 to core port 8, 127.0.4.253 Po1: "
+        "add that switch to config.yaml, or name its port"
+    )
+
+
+def test_a_search_of_switches_that_failed(config: Config) -> None:
+    errors = {each.index: SwitchError(each, "", "no answer") for each in config.switches}
+    both = Search(MAC, config.switches, [], errors)
+    assert both.why_not == "switch left (127.0.4.254): no answer\nswitch 127.0.4.253: no answer"
+    first, second = Search(MAC, config.switches, [], {0: errors[0]}).why_not.splitlines()
+    assert (first, second[:46]) == (str(errors[0]), f"{MAC} is on no port of 127.0.4.253;"[:46])
+
+
+def test_a_silent_pi_is_woken_twice(config: Config, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[float] = []
+    answers: list[list[Sighting]] = [[], [seen(config.switches[0], 3)], [], []]
+    monkeypatch.setattr(operations, "nudge", lambda _addresses, patience=0.2: woken.append(patience))
+    monkeypatch.setattr(operations, "find_port", lambda *_words, **_options: answers.pop(0))
+    host = hosts.find(MAC)
+    assert look_for(config.switches, MAC, host).edge == seen(config.switches[0], 3)
+    assert woken == [0.2, 1.0]
+    assert look_for(config.switches, MAC, None).edge is None
+    assert woken == [0.2, 1.0], "nobody knows the address of a MAC alone"
+    assert answers == [[]]
+
+
+def test_where_a_pi_is_by_config_yaml_or_else_as_the_switches_have_told(config: Config, hosts: Hosts) -> None:
+    learnt = {
+        MAC: Place(MAC, "127.0.4.253", 9),  # config.yaml knows better, or is told that it does not
+        "b8:27:eb:00:00:04": Place("b8:27:eb:00:00:04", "127.0.4.253", 7),
+        "b8:27:eb:00:00:05": Place("b8:27:eb:00:00:05", "127.0.9.9", 7),  # of a switch that is no more
+    }
+    assert where_of(config, hosts.all(), learnt) == {
+        "b8:27:eb:00:00:01": (0, 1),
+        MAC: (0, 3),
+        "b8:27:eb:00:00:04": (1, 7),
+    }

@@ -47,6 +47,19 @@ def test_a_board_that_is_new_is_kept_and_one_that_moved_is_news() -> None:
     assert event.text == "moved from 172.30.4.253 port 4 to left port 5"
 
 
+def test_a_board_that_is_not_where_config_yaml_has_it_is_told_once() -> None:
+    has = {PI: (LEFT, 3), OTHER: (RIGHT, 4)}
+    spots = {PI: spot(LEFT, 3), OTHER: spot(LEFT, 5), GUEST: spot(LEFT, 6)}
+    places, events = moves({}, spots, NAMES, 10.0, has.get)
+    [event] = events
+    assert event.mac == OTHER
+    assert event.text == (
+        "is on left port 5, but config.yaml has it on 172.30.4.253 port 4, which a restart by its name cuts: "
+        "correct pi_addresses, or the cable"
+    )
+    assert moves({place.mac: place for place in places}, spots, NAMES, 20.0, has.get)[1] == []
+
+
 def test_who_booted_since() -> None:
     rows = [
         PiRow(PI, heard="DHCPDISCOVER", heard_at=11.0),
