@@ -104,7 +104,11 @@ def poll(folder: Path, seconds: float, hanging: int = HANGING) -> Polled:
         percent=100 * taken / (ended - began),
         megabytes=megabytes,
         gap=max((late - early for each in times.values() for early, late in pairwise(each)), default=0.0),
-        missed=sum(max(0, int((ended - began) / INTERVAL) - len(each)) for each in times.values()),
+        missed=sum(
+            max(0, round((late - early) / INTERVAL) - 1)
+            for each in times.values()
+            for early, late in pairwise([began, *each, ended])
+        ),
         unread=sum(mac not in latest or "temperature" not in latest[mac].values for mac in macs),
         disk=disk,
     )

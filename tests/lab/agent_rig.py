@@ -15,7 +15,7 @@ KERNEL_LOG = "dev/kmsg"
 
 
 def shell(address: IPv4Address, command: str, timeout: float = 60) -> str:
-    """Run a command as root in a Pi of the lab; what it printed."""
+    """Run a command as root in a Pi of the lab; what it printed. What it leaves running must close its output."""
     with socket.create_connection((str(address), SHELL_PORT), timeout=timeout) as guest:
         guest.sendall(f"{command}\nexit\n".encode())
         data = b""

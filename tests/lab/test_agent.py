@@ -1,0 +1,107 @@
+"""The real agent in a QEMU Pi, installed with its root file system: what it tells, costs, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from lab.rack import Rack
+from monitoring.metrics import Reading
+from monitoring.monitoring_server import VERSION
+from monitoring.store import Store
+from tests.lab.agent_rig import HEAT, KERNEL_LOG, SUPPLY, events, shell, write
+from tests.lab.rig import Manager, managed, until
+
+
+def test_a_pi_is_known_to_be_well_or_not(tmp_path: Path) -> None:
+    rack = Rack(tmp_path, pis=1, kind="qemu", model="4", agent=True)
+    with managed(rack) as manager:
+        manager.end()
+        rack.config.write_text(rack.config.read_text() + "monitoring: {interval: 1, timeout: 1}\n")
+        manager.start()
+        rack.start()
+        manager.wait_for("up", timeout=150)
+        until(lambda: "cpu_percent" in latest(manager).values, 60, "the agent answers the manager")
+        address = rack.pis[0].address
+        assert address is not None
+        what_it_tells(manager)
+        what_it_costs(address)
+        what_is_wrong_with_it(manager, address)
+        power_lost_and_come_back(manager)
+
+
+def latest(manager: Manager) -> Reading:
+    """The last reading of the one Pi."""
+    with Store(manager.rack.directory / "state" / "piman.db", read_only=True) as store:
+        mac = manager.rack.pis[0].mac
+        return store.latest_samples().get(mac, Reading(mac, 0.0))
+
+
+def what_it_tells(manager: Manager) -> None:
+    found = latest(manager)
+    assert found.words["agent"] == VERSION
+    assert found.words["error"] == ""
+    assert found.words["image"].startswith("rootfs-")
+    assert "arm64" in found.words["kernel"]
+    assert found.words["evidence"].startswith("agent ")
+    assert found.values["up"] == 1.0
+    assert 0 < found.values["uptime"] < 600
+    assert 5 < found.values["num_pids"] < 200
+    assert 0 < found.values["disk_percent"] < 60
+    assert abs(found.values["clock_offset"]) < 30  # this system has no time client; the installer set the clock
+    assert found.values["card_errors"] == 0
+    assert "temperature" not in found.values
+    assert "under_voltage" not in found.values  # QEMU has neither heat nor supply
+    told = json.loads(manager.piman("status", "--json").stdout)[0]
+    assert told["up"] is True
+    assert told["measured"].keys() >= {"cpu_percent", "memory_percent", "ping_ms"}
+    assert " up " in manager.piman("status").stdout
+    assert "pi1, Load average" in manager.piman("graph", "pi1", "load", "--since", "10m").stdout
+
+
+def what_it_costs(address: IPv4Address) -> None:
+    """Under 25 MB resident; its processor time means nothing in an emulated machine on a busy host."""
+    status = shell(address, "grep -E 'VmRSS|Threads' /proc/$(pidof python3)/status").split()
+    assert int(status[status.index("VmRSS:") + 1]) < 25_000
+    assert status[status.index("Threads:") + 1] == "1"
+
+
+def what_is_wrong_with_it(manager: Manager, address: IPv4Address) -> None:
+    write(address, HEAT, "85250")
+    write(address, SUPPLY, "50005")
+    write(address, KERNEL_LOG, "4,1,1,-;mmcblk0: error -110 transferring data, sector 8")
+    shell(address, "dd if=/dev/zero of=/full bs=1M count=150 2>/dev/null")
+    shell(address, "i=0; while [ $i -lt 60 ]; do sleep 999 <&- >&- 2>&- & i=$((i + 1)); done")
+    wanted = {"temperature": 85.2, "under_voltage": 1.0, "throttled": 1.0, "under_voltage_seen": 1.0}
+
+    def seen() -> bool:
+        values = latest(manager).values
+        full = values.get("disk_percent", 0) > 80 and values.get("num_pids", 0) > 90
+        return full and all(abs(values.get(name, -1) - value) < 0.1 for name, value in wanted.items())
+
+    until(seen, 60, "heat, supply, disk and processes")
+    assert events(address)["temperature"] == 85.25
+    write(address, HEAT, "45000")
+    write(address, SUPPLY, "0")
+    shell(address, "rm /full; killall sleep")
+
+    def well() -> bool:
+        values = latest(manager).values
+        return values.get("temperature") == 45.0 and not values["under_voltage"] and values["disk_percent"] < 60
+
+    until(well, 60, "all is well again")
+    assert latest(manager).values["under_voltage_seen"] == 1.0
+
+
+def power_lost_and_come_back(manager: Manager) -> None:
+    pi = manager.rack.pis[0]
+    pi.power_off()
+    until(lambda: latest(manager).values.get("up") == 0.0, 30, "it is taken for down")
+    assert "down" in manager.piman("status").stdout
+    pi.power_on()
+    until(lambda: "cpu_percent" in latest(manager).values, 120, "its agent answers again")
+    assert latest(manager).values["up"] == 1.0
+    text = manager.piman("events", "pi1").stdout
+    assert text.count("warning: down: ") == 1
+    assert text.count("up again: ") == 1
