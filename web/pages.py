@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from flask import Blueprint, Response, current_app, make_response, redirect, render_template, url_for
 
 from utility.hosts import parse_mac
@@ -101,7 +103,8 @@ def code(mac: str) -> Response:
         target = url_for("pages.pi", mac=parse_mac(mac), _external=True)
     except ValueError as error:
         return refuse(404, str(error))
-    drawn = segno.make(target, error="m", micro=False)
-    response = make_response(drawn.svg_inline(scale=4, border=2, xmldecl=False, svgns=True))
+    drawn = io.BytesIO()
+    segno.make(target, error="m", micro=False).save(drawn, kind="svg", scale=4, border=2)
+    response = make_response(drawn.getvalue())
     response.mimetype = "image/svg+xml"
     return response

@@ -19,10 +19,15 @@ export function h(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Put children in the place of what an element holds; those that are nothing are left out. */
+export function put(node, ...children) {
+  node.replaceChildren(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+}
+
 export const page = document.getElementById("page");
 export function show(...children) {
   page.removeAttribute("aria-busy");
-  page.replaceChildren(...children.flat(9).filter(Boolean));
+  put(page, ...children);
 }
 
 export class ApiError extends Error {
@@ -146,7 +151,8 @@ export function span(seconds) {
   return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-export const clock = (when) => new Date(when * 1000).toLocaleString([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const format = new Intl.DateTimeFormat([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+export const clock = (when) => format.format(when * 1000);
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** How a Pi is: a class for its colour, and a word. */

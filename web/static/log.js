@@ -9,7 +9,7 @@ const list = h("div");
 function draw() {
   const words = search.value.toLowerCase();
   const fits = (each) => (!grave.value || each.severity === "error" || each.severity === grave.value) && `${each.name} ${each.mac} ${each.text}`.toLowerCase().includes(words);
-  list.replaceChildren(timeline((events || []).filter(fits).slice(-1000)));
+  list.replaceChildren(timeline((events || []).filter(fits).slice(-300)));
 }
 
 live((_shown, what) => { if (events && what?.events) { events.push(...what.events); draw(); } });

@@ -1,5 +1,5 @@
 // One Pi: facts, buttons, graphs, its timeline and files in one place.
-import { actions, ago, api, attempt, badge, h, live, megabytes, now, page, picture, place, ring, show, span, timeline, toast, may } from "./app.js";
+import { actions, ago, api, attempt, badge, h, live, megabytes, now, page, picture, place, put, show, span, timeline, toast, may } from "./app.js";
 
 const mac = page.dataset.mac;
 const head = h("section", { class: "card" });
@@ -24,7 +24,7 @@ live(async (shown, what) => {
 function draw(pi) {
   document.title = `${pi.name || mac} · ${picture.rack.title}`;
   const jobs = Object.values(picture.jobs).filter((job) => job.state === "running" && job.targets.some((each) => each.startsWith(`${pi.name} (`)));
-  head.replaceChildren(
+  put(head,
     h("div", { class: "bar" }, h("h1", {}, pi.name || mac), badge(pi), pi.percent !== null ? h("span", {}, `${megabytes(pi.done)} of ${megabytes(pi.total)}, ${Math.round(pi.percent)} %`) : null, pi.ordered ? h("span", { class: "badge busy" }, "reinstall ordered") : null,
       pi.ordered && may("operate") ? h("button", { onclick: attempt(async () => { await api("DELETE", `/orders/${mac}`); toast("the order is taken back"); }) }, "Take it back") : null),
     pi.trouble ? h("p", { class: "problem", role: "alert" }, pi.trouble) : null,
@@ -74,4 +74,3 @@ function graph(points, from, to) {
   const range = points.length ? `M${points.map((each) => `${x(each[0])} ${y(each[3])}`).join("L")}L${[...points].reverse().map((each) => `${x(each[0])} ${y(each[2])}`).join("L")}Z` : "";
   return h("svg", { class: "graph", viewBox: "0 0 400 100", preserveAspectRatio: "none", role: "img", "aria-label": points.length ? `from ${low.toFixed(1)} to ${high.toFixed(1)}` : "no data" }, h("path", { class: "range", d: range }), h("path", { d: line }));
 }
-void ring;

@@ -76,7 +76,7 @@ function fill(each, port) {
   slot.square.title = pi ? `${pi.name}: ${pi.trouble || said}` : `port ${port.port}`;
   slot.square.setAttribute("aria-label", `Port ${port.port}: ${name || "empty"}${said ? `, ${said}` : ""}${pi && pi.percent !== null ? `, ${Math.round(pi.percent)} percent` : ""}`);
   slot.square.replaceChildren(
-    h("span", { class: "top" }, h("span", {}, port.label || String(port.port)), port.protected ? h("span", { title: "protected: never switched off" }, "🔒") : h("span", {}, port.link === false ? "no link" : "")),
+    h("span", { class: "top" }, h("span", {}, port.label || String(port.port)), port.protected ? h("span", { title: "protected: never switched off" }, "fixed") : h("span", {}, port.link === false ? "no link" : "")),
     h("span", { class: "who" }, name), h("span", { class: "what" }, said),
     h("span", { class: "foot" }, port.watts !== null && port.watts !== undefined ? `${port.watts.toFixed(1)} W` : "", pi && pi.values.temperature !== undefined && kind === "ok" ? ` ${Math.round(pi.values.temperature)} °C` : ""),
     ...(pi && pi.percent !== null && kind === "busy" ? [ring(pi.percent)] : []));
