@@ -176,7 +176,9 @@ def _access(tls: bool, token_file: str, indent: str) -> list[str]:
         lines += [] if in_url else [f"{indent}scheme: https"]
         lines += [f"{indent}tls_config:", f"{indent}  insecure_skip_verify: true  # the manager made its certificate"]
     if token_file:
-        lines += [f"{indent}authorization:", f"{indent}  credentials_file: {_quoted(token_file)}"]
+        # Prometheus 2.42 sends no type of its own in a discovery.
+        lines += [f"{indent}authorization:", f"{indent}  type: Bearer"]
+        lines += [f"{indent}  credentials_file: {_quoted(token_file)}"]
     return lines
 
 

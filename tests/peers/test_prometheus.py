@@ -1,0 +1,310 @@
+"""A real Prometheus on the manager: scraped over TLS with a token, the agents found through it, rules and dashboard.
+
+One server of ours, one switch that the lab plays, real agents on addresses of the loopback network, one of them hot,
+and a Pi in the middle of an installation. What `piman grafana` writes is what Prometheus runs with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from lab.switch import Device, FamilySwitch
+from monitoring.exporters import FAMILIES, prometheus_text
+from tests.scene import scene
+from utility.rules import BUILT_IN
+
+ROOT = Path(__file__).parents[2]
+SWITCH = "127.0.166.1"
+ADDRESSES = tuple(IPv4Address("127.0.167.1") + number for number in range(4))  # the last one has no agent
+INSTALLING, LAST = ADDRESSES[3], 2  # the last of those with an agent is hot
+WEB, HELLO, IMAGE, NTP, PROMETHEUS = 15050, 13350, 14450, 11250, 19090
+CONFIG = f"""\
+private_number: 4
+server_address: 127.0.0.1
+subnet_mask: 255.0.0.0
+interface: lo
+site: lab 2
+services: [hello, ntp, web, monitoring]
+ports: {{hello: {HELLO}, image: {IMAGE}, ntp: {NTP}, web: {WEB}}}
+web: {{address: 127.0.0.1, tls: on}}
+image: image
+monitoring: {{interval: 1, timeout: 1, rules: [temperature > 80 for 1s clear < 75]}}
+switches:
+  - {{address: {SWITCH}, name: upper, pi_addresses: [{", ".join(map(str, ADDRESSES))}]}}
+"""
+AGENT = "import sys; from monitoring.monitoring_server import Server; Server(sys.argv[1]).run()"
+VARIABLES = {"$site": ".*", "$pi": ".*", "$switch": ".*", "$__rate_interval": "8s"}
+
+
+def mac_of(number: int) -> str:
+    return f"b8:27:eb:00:00:{number + 1:02x}"
+
+
+def piman(folder: Path, *words: str) -> str:
+    command = [sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def until(found: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def process(*command: str, log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as running:
+        try:
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(20)
+            except subprocess.TimeoutExpired:
+                running.kill()
+
+
+def agent(folder: Path, number: int) -> contextlib.AbstractContextManager[object]:
+    """The real agent of one Pi, with heat and a supply that this machine may not have."""
+    root = folder / f"pi{number + 1}"
+    files = {
+        "sys/class/net/eth0/address": mac_of(number),
+        "sys/class/thermal/thermal_zone0/temp": "86000" if number == LAST else "45000",
+        "sys/devices/platform/soc/soc:firmware/get_throttled": "0",
+        "dev/kmsg": "",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n" if text else "")
+    log = folder / f"pi{number + 1}.log"
+    return process(sys.executable, "-c", AGENT, str(ADDRESSES[number]), log=log, PIMAN_AGENT_ROOT=str(root))
+
+
+@contextlib.contextmanager
+def installation(size: int) -> Iterator[None]:
+    """A Pi that takes its image, and goes on saying so; the hello protocol, spoken by hand."""
+    stop = threading.Event()
+
+    def take() -> None:
+        source = (str(INSTALLING), 0)
+        with socket.create_connection(("127.0.0.1", HELLO), 20, source) as control, control.makefile("rb") as said:
+            control.sendall(f"HELLO 2 mac={mac_of(3)} model=Raspberry_Pi_4_Model_B sd=268435456\n".encode())
+            for words in (b"SET_DATE\nIS_UNINSTALLED card=blank\n", b"RECEIVED_FORMAT\nFORMATTING\nFORMATTED\n"):
+                while said.readline() != b"EOM\n":
+                    pass
+                control.sendall(words)
+            with socket.create_connection(("127.0.0.1", IMAGE), 20, source) as image:
+                taken = 0
+                while not stop.wait(0.5):
+                    taken += len(image.recv(4096))
+                    control.sendall(f"PROGRESS {min(taken, size // 2)}\n".encode())
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+def ask_time() -> None:
+    """One NTP request of a Pi, so that the service has something to count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.bind((str(ADDRESSES[0]), 0))
+        asker.settimeout(20)
+        asker.sendto(b"\x23" + bytes(47), ("127.0.0.1", NTP))
+        asker.recv(100)
+
+
+class Prometheus:
+    """The API of a running Prometheus."""
+
+    @staticmethod
+    def get(path: str, **asked: str) -> object:
+        url = f"http://127.0.0.1:{PROMETHEUS}/api/v1/{path}?{urllib.parse.urlencode(asked)}"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            found = json.loads(answer.read())
+        assert found["status"] == "success", found
+        return found["data"]
+
+    def query(self, expression: str) -> list[dict[str, object]]:
+        found = self.get("query", query=expression)
+        assert isinstance(found, dict)
+        result = found["result"]
+        assert isinstance(result, list)
+        return result
+
+    def targets(self) -> list[dict[str, object]]:
+        found = self.get("targets", state="active")
+        assert isinstance(found, dict)
+        targets = found["activeTargets"]
+        assert isinstance(targets, list)
+        return targets
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.query("1"))
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "config.yaml").write_text(CONFIG)
+    boot = folder / "install" / "boot"
+    boot.mkdir(parents=True)
+    (boot / "image").write_bytes(os.urandom(4_000_000))
+    lines = (f"{mac_of(number)};{address};pi{number + 1};0\n" for number, address in enumerate(ADDRESSES))
+    (folder / "hosts.csv").write_text("".join(lines))
+    boards = {number: Device((mac_of(number - 1),), milliwatts=4200) for number in range(1, 4)}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(FamilySwitch("cisco-ios", folder / "switch", SWITCH, ports=4, devices=boards))
+        for number in range(LAST + 1):
+            stack.enter_context(agent(folder, number))
+        command = (sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), "server")
+        log = folder / "server.log"
+        stack.enter_context(process(*command, log=log, PIMAN_WEB_PASSWORD="a password of the tests"))
+        until(lambda: "ready: " in log.read_text(), "the server is ready")
+        ask_time()
+        stack.enter_context(installation(4_000_000))
+        configure(folder)
+        stack.enter_context(
+            process(
+                "prometheus", f"--config.file={folder}/out/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+                f"--web.listen-address=127.0.0.1:{PROMETHEUS}", "--log.level=warn", log=folder / "prometheus.log",
+            )
+        )  # fmt: skip
+        running = Prometheus()
+        until(running.is_ready, "Prometheus answers")
+        yield running
+
+
+def configure(folder: Path) -> None:
+    """What a user does, but for the pace of the scrapes."""
+    made = piman(folder, "token", "add", "prometheus", "--role", "read")
+    token = re.search(r"piman_\S+", made)
+    assert token, made
+    (folder / "token").write_text(token[0])
+    piman(folder, "grafana", str(folder / "out"), "--token-file", str(folder / "token"))
+    written = folder / "out" / "prometheus.yml"
+    quicker = written.read_text().replace("interval: 15s", "interval: 1s")
+    written.write_text(quicker.replace("/sd\n", "/sd\n        refresh_interval: 1s\n"))
+    for words in (("config", str(written)), ("rules", str(folder / "out" / "piman.rules.yml"))):
+        checked = subprocess.run(["promtool", "check", *words], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_manager_and_its_agents_are_scraped(prometheus: Prometheus) -> None:
+    def healthy() -> set[str]:
+        return {str(target["scrapeUrl"]) for target in prometheus.targets() if target["health"] == "up"}
+
+    wanted = {f"https://127.0.0.1:{WEB}/metrics", *(f"http://{each}:3000/metrics" for each in ADDRESSES[: LAST + 1])}
+    until(lambda: healthy() == wanted, "what answers is scraped")
+    (labels,) = [target["labels"] for target in prometheus.targets() if str(ADDRESSES[1]) in str(target["scrapeUrl"])]
+    assert labels == {
+        "address": str(ADDRESSES[1]),
+        "instance": f"{ADDRESSES[1]}:3000",
+        "job": "piman-agents",
+        "mac": mac_of(1),
+        "name": "pi2",
+        "port": "2",
+        "site": "lab 2",
+        "switch": "upper",
+    }
+    same = "piman_agent_temperature_celsius == on (site, mac) piman_pi_temperature_celsius"
+    until(lambda: len(prometheus.query(same)) == LAST + 1, "what the agents say is what the manager says")
+
+
+def test_an_alert_of_the_rules_that_were_written(prometheus: Prometheus) -> None:
+    def firing() -> list[dict[str, object]]:
+        found = prometheus.get("alerts")
+        assert isinstance(found, dict)
+        return [each for each in found["alerts"] if each["state"] == "firing"]
+
+    until(lambda: any("PimanTemperature" in str(each) for each in firing()), "the heat is told")
+    (hot,) = [each for each in firing() if "PimanTemperature" in str(each["labels"])]
+    assert hot["annotations"] == {"summary": "lab 2: pi3: it is at 86.0 °C"}
+    labels = hot["labels"]
+    assert isinstance(labels, dict)
+    assert (labels["severity"], labels["name"], labels["site"]) == ("warning", "pi3", "lab 2")
+    rules = prometheus.get("rules")
+    assert isinstance(rules, dict)
+    (group,) = rules["groups"]
+    assert len(group["rules"]) == len(BUILT_IN) + 1
+    until(lambda: all(each["health"] == "ok" for each in evaluated(prometheus)), "every rule can be evaluated")
+
+
+def evaluated(prometheus: Prometheus) -> list[dict[str, object]]:
+    rules = prometheus.get("rules")
+    assert isinstance(rules, dict)
+    found: list[dict[str, object]] = rules["groups"][0]["rules"]
+    return found
+
+
+DASHBOARD = json.loads((ROOT / "monitoring" / "grafana" / "piman.json").read_text())
+QUERIES = [
+    (panel["title"], target["expr"])
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]  # fmt: skip
+
+
+def test_every_query_of_the_dashboard_has_data(prometheus: Prometheus) -> None:
+    left = dict.fromkeys(QUERIES, "")
+
+    def answered() -> bool:
+        for panel, expression in list(left):
+            asked = expression
+            for name, value in VARIABLES.items():
+                asked = asked.replace(name, value)
+            if prometheus.query(asked):
+                del left[panel, expression]
+        return not left
+
+    assert len(left) > 40
+    with contextlib.suppress(AssertionError):
+        until(answered, "data for each", 40)
+    assert left == {}
+
+
+def test_the_variables_of_the_dashboard_have_values(prometheus: Prometheus) -> None:
+    found = {}
+    for each in DASHBOARD["templating"]["list"]:
+        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", each["definition"])
+        assert asked
+        matching = asked[1]
+        for name, value in VARIABLES.items():
+            matching = matching.replace(name, value)
+        found[each["name"]] = prometheus.get(f"label/{asked[2]}/values", **{"match[]": matching})
+    assert found == {"site": ["lab 2"], "switch": ["upper"], "pi": ["pi1", "pi2", "pi3", "pi4"]}
+    for each in DASHBOARD["annotations"]["list"]:
+        prometheus.query(each["expr"].replace("$site", ".*"))
+
+
+def test_promtool_finds_nothing_to_better(tmp_path: Path) -> None:
+    text = prometheus_text(scene(tmp_path))
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    assert FAMILIES
+    committed = ROOT / "monitoring" / "grafana"
+    for words in (("rules", "piman.rules.yml"), ("config", "prometheus.yml")):
+        subprocess.run(["promtool", "check", words[0], str(committed / words[1])], check=True, capture_output=True)
