@@ -131,13 +131,25 @@ def test_a_card_image(image: Path, tmp_path: Path, system: bytes, name: str, pac
 def test_tar_unpacks_what_we_packed(image: Path, tmp_path: Path, system: bytes) -> None:
     """The installer's tar is busybox's."""
     (tmp_path / "bare.img").write_bytes(system)
-    made = import_image(tmp_path / "bare.img", image)
+    made = import_image(tmp_path / "bare.img", image, ssh_key=KEY)
     out = tmp_path / "out"
     out.mkdir()
     # Not the device: in a user namespace nobody may make one.
-    subprocess.run(["busybox", "tar", "-xzf", str(made.path), "-C", str(out), "sbin", "lib", "usr"], check=True)
+    words = ["busybox", "tar", "-xzf", str(made.path), "-C", str(out), "etc", "root", "sbin", "lib", "usr"]
+    subprocess.run(words, check=True)
     assert (out / "sbin" / "twin").read_bytes() == b"\x7fELF" * 300_000
-    assert not (out / "root").exists()
+    assert (out / "etc/systemd/system/multi-user.target.wants/ssh.service").is_symlink()
+    assert (out / "root" / ".ssh" / "authorized_keys").read_text() == f"{KEY}\n"
+
+
+def test_a_link_in_place_of_what_was_there(image: Path, tmp_path: Path) -> None:
+    source = tarball(tmp_path / "source.tar", "./sbin/init", "./etc/name", pack=bytes)
+    with tarfile.open(source, "a") as archive:
+        link = tarfile.TarInfo("etc/name")
+        link.type, link.linkname = tarfile.SYMTYPE, "other"
+        archive.addfile(link)
+    with pytest.raises(ImportFailedError, match="it holds etc/name twice, and the second is a link"):
+        import_image(source, image)
 
 
 def test_what_cannot_be_imported(image: Path, tmp_path: Path, system: bytes) -> None:

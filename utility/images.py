@@ -362,11 +362,15 @@ class _Pieces:
 
 def _check_image(path: Path, progress: Progress) -> None:
     """Read what was made from end to end: a Pi erases its card before it finds out what is wrong."""
-    has_init = False
+    names: set[str] = set()
     with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
-            has_init = has_init or member.name.removeprefix("./").lstrip("/") in _INIT
+            name = member.name.removeprefix("./").lstrip("/")
+            if name in names and (member.issym() or member.islnk()):
+                text = f"it holds {name} twice, and the second is a link"
+                raise ImportFailedError(f"{text}: the installer's tar cannot do that; pack the file system anew")
+            names.add(name)
             progress("checking", member.offset_data)
-    if not has_init:
+    if names.isdisjoint(_INIT):
         text = "it holds no /sbin/init, so it is no root file system; pack `/` itself: tar -C ROOT -czf FILE ."
         raise ImportFailedError(text)
