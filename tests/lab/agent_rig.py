@@ -11,7 +11,6 @@ from typing import Any
 SHELL_PORT, AGENT_PORT = 3001, 3000
 SUPPLY = "sys/devices/platform/soc/soc:firmware/get_throttled"
 HEAT = "sys/class/thermal/thermal_zone0/temp"
-KERNEL_LOG = "dev/kmsg"
 
 
 def shell(address: IPv4Address, command: str, timeout: float = 60) -> str:

@@ -10,7 +10,7 @@ from lab.rack import Rack
 from monitoring.metrics import Reading
 from monitoring.monitoring_server import VERSION
 from monitoring.store import Store
-from tests.lab.agent_rig import HEAT, KERNEL_LOG, SUPPLY, events, shell, write
+from tests.lab.agent_rig import HEAT, SUPPLY, events, shell, write
 from tests.lab.rig import Manager, managed, until
 
 
@@ -28,7 +28,6 @@ def test_a_pi_is_known_to_be_well_or_not(tmp_path: Path) -> None:
         what_it_tells(manager)
         what_it_costs(address)
         what_is_wrong_with_it(manager, address)
-        power_lost_and_come_back(manager)
 
 
 def latest(manager: Manager) -> Reading:
@@ -68,40 +67,21 @@ def what_it_costs(address: IPv4Address) -> None:
 
 
 def what_is_wrong_with_it(manager: Manager, address: IPv4Address) -> None:
+    """Heat and supply, by files in place of what QEMU has not, and the card; the others are with the alerts."""
     write(address, HEAT, "85250")
     write(address, SUPPLY, "50005")
-    write(address, KERNEL_LOG, "4,1,1,-;mmcblk0: error -110 transferring data, sector 8")
-    shell(address, "dd if=/dev/zero of=/full bs=1M count=150 2>/dev/null")
-    shell(address, "i=0; while [ $i -lt 60 ]; do sleep 999 <&- >&- 2>&- & i=$((i + 1)); done")
+    shell(address, "echo 'mmcblk0: error -110 transferring data, sector 8' >/dev/kmsg")
     wanted = {"temperature": 85.2, "under_voltage": 1.0, "throttled": 1.0, "under_voltage_seen": 1.0}
+    wanted["card_errors"] = 1.0
 
     def seen() -> bool:
         values = latest(manager).values
-        full = values.get("disk_percent", 0) > 80 and values.get("num_pids", 0) > 90
-        return full and all(abs(values.get(name, -1) - value) < 0.1 for name, value in wanted.items())
+        return all(abs(values.get(name, -1) - value) < 0.1 for name, value in wanted.items())
 
-    until(seen, 60, "heat, supply, disk and processes")
+    until(seen, 60, "heat, supply and card")
     assert events(address)["temperature"] == 85.25
     write(address, HEAT, "45000")
     write(address, SUPPLY, "0")
-    shell(address, "rm /full; killall sleep")
-
-    def well() -> bool:
-        values = latest(manager).values
-        return values.get("temperature") == 45.0 and not values["under_voltage"] and values["disk_percent"] < 60
-
-    until(well, 60, "all is well again")
+    until(lambda: latest(manager).values.get("temperature") == 45.0, 60, "it is cool again")
+    until(lambda: not latest(manager).values["under_voltage"], 60, "its supply is good again")
     assert latest(manager).values["under_voltage_seen"] == 1.0
-
-
-def power_lost_and_come_back(manager: Manager) -> None:
-    pi = manager.rack.pis[0]
-    pi.power_off()
-    until(lambda: latest(manager).values.get("up") == 0.0, 30, "it is taken for down")
-    assert "down" in manager.piman("status").stdout
-    pi.power_on()
-    until(lambda: "cpu_percent" in latest(manager).values, 120, "its agent answers again")
-    assert latest(manager).values["up"] == 1.0
-    text = manager.piman("events", "pi1").stdout
-    assert text.count("warning: down: ") == 1
-    assert text.count("up again: ") == 1
