@@ -385,7 +385,7 @@ def test_an_image_without_an_init(bench: Bench) -> None:
 def test_an_image_that_is_no_archive(bench: Bench) -> None:
     bench.put_image(b"this is no tar.gz" * 1000)
     assert bench.run() == "reboot 10"
-    assert bench.failure().startswith("unpack: tar failed")
+    assert bench.failure().startswith("unpack: tar: ")  # its own words
     assert bench.marker == ""
 
 

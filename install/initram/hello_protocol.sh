@@ -242,7 +242,7 @@ unpack() { # PORT: image port -> $MOUNT, its hash in $WORK/sum, its length in $W
         (my_pid nc && exec nc "$master" "$1" </dev/null) |
             (my_pid tee && exec tee "$WORK/to_sum" "$WORK/to_count") |
             (
-                (my_pid tar && exec tar xzf - -C "$MOUNT") >&2
+                (my_pid tar && exec tar xzf - -C "$MOUNT") >&2 2>"$WORK/said"
                 echo $? >"$WORK/status"
                 cat >/dev/null # padding behind the archive belongs to the hash
             )
@@ -287,10 +287,11 @@ take_image() { # checks what came: first whether it was all, then whether it was
     read -r came <"$WORK/count"
     read -r computed rest <"$WORK/sum"
     read -r status <"$WORK/status"
+    said=$(tail -n 1 "$WORK/said")
     rm -rf "$WORK" # with the numbers of processes that are gone
     [ "$came" = "$size" ] || give_up image "$came of $size bytes came"
     [ "$computed" = "$sha256" ] || give_up hash "the image's SHA-256 is $computed"
-    [ "$status" = 0 ] || give_up unpack "tar failed; is the card full or the image damaged?"
+    [ "$status" = 0 ] || give_up unpack "${said:-tar failed}; is the card full or the image damaged?"
     has_init "$MOUNT" || give_up unpack "the image has no /sbin/init"
 }
 
