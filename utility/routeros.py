@@ -124,7 +124,7 @@ def _with_power(port: Port, order: Row, state: Row) -> Port:
     status = state.get("poe-out-status", "")
     try:
         milliwatts = round(float(state["poe-out-power"].rstrip("W")) * 1000)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         milliwatts = None
     return replace(
         port,

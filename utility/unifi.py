@@ -46,12 +46,10 @@ class UnifiSwitch:
         device = self._device()
         neighbours = _neighbours(device)
         ports = []
-        for row in _rows(device.get("port_table")):
-            number = row.get("port_idx")
-            if isinstance(number, int):
-                index = (number,) if row.get("port_poe") else ()
-                name = str(row.get("name") or f"Port {number}")
-                ports.append(Port(number, name, index=index, if_name=name, neighbour=neighbours.get(number)))
+        for number, row in _by_port(device.get("port_table"), "port_idx").items():
+            index = (number,) if row.get("port_poe") else ()
+            name = str(row.get("name") or f"Port {number}")
+            ports.append(Port(number, name, index=index, if_name=name, neighbour=neighbours.get(number)))
         return _seen(device, sorted(ports, key=lambda port: port.number))
 
     def look(self, ports: Sequence[Port]) -> list[Port]:
@@ -127,14 +125,14 @@ class UnifiSwitch:
 
 def _seen(device: Row, ports: Sequence[Port]) -> list[Port]:
     """The ports as the controller has them: the order from the overrides, the rest from the switch's last report."""
-    states = {row.get("port_idx"): row for row in _rows(device.get("port_table"))}
-    orders = {row.get("port_idx"): row.get("poe_mode") for row in _rows(device.get("port_overrides"))}
+    states = _by_port(device.get("port_table"), "port_idx")
+    overrides = _by_port(device.get("port_overrides"), "port_idx")
     found = []
     for port in ports:
         row = states.get(port.number, {})
         now = replace(port, link=row.get("up") is True)
         if port.has_poe:
-            mode = orders.get(port.number) or row.get("poe_mode")
+            mode = overrides.get(port.number, {}).get("poe_mode") or row.get("poe_mode")
             words = str(row.get("poe_class") or "").split()
             drawn = _milliwatts(row.get("poe_power"))
             now = replace(
@@ -156,11 +154,19 @@ def _seen(device: Row, ports: Sequence[Port]) -> list[Port]:
 
 def _neighbours(device: Row) -> dict[int, Neighbour]:
     found = {}
-    for row in _rows(device.get("lldp_table")):
-        number = row.get("local_port_idx")
-        if isinstance(number, int):
-            name = str(row.get("system_name") or row.get("chassis_descr") or "")
-            found[number] = Neighbour(name, _mac(row.get("chassis_id")), str(row.get("port_id") or ""))
+    for number, row in _by_port(device.get("lldp_table"), "local_port_idx").items():
+        name = str(row.get("system_name") or row.get("chassis_descr") or "")
+        found[number] = Neighbour(name, _mac(row.get("chassis_id")), str(row.get("port_id") or ""))
+    return found
+
+
+def _by_port(value: object, key: str) -> dict[int, Row]:
+    """The rows of a table that are about a port, by its number."""
+    found = {}
+    for row in _rows(value):
+        number = row.get(key)
+        if isinstance(number, int) and number > 0:
+            found[int(number)] = row
     return found
 
 

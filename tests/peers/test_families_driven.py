@@ -254,6 +254,17 @@ def test_a_mac_that_two_switches_claim_is_not_guessed(start: Start) -> None:
     assert choose_edge(sightings) is None
 
 
+@pytest.mark.parametrize("family", ["comware", "tplink"])
+def test_version_1_does_as_well(start: Start, family: str) -> None:
+    access = replace(PATIENT, version="1")
+    lab, poe = start(family, access=access, devices={3: Device((PI,))})
+    assert [(port.number, port.milliwatts, port.link) for port in poe.ports()][2] == (3, 4000, True)
+    assert power_cycle(poe, [3], off_time=0.1) == [PortResult(3, ok=True, text="power-cycled")]
+    assert lab.told == [(3, False), (3, True)]
+    with pytest.raises(SwitchError, match=r"port 4: .*: the switch has no such object to set"):
+        poe.turn(replace(poe.ports()[3], index=(99, 99)[: len(poe.ports()[3].index)]), False)
+
+
 def test_cisco_gets_its_static_power_back(start: Start) -> None:
     lab, poe = start("cisco-ios", devices={3: Device((PI,))})
     poe.turn(replace(poe.ports()[2], setting=2), True)
