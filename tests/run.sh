@@ -97,7 +97,10 @@ utility/config_edit.py
 utility/hosts.py
 utility/power_rules.py
 utility/rules.py
+utility/fdb.py
+utility/findport.py
 utility/mac_mapper.py
+utility/recorder.py
 utility/usm.py
 lab/families.py
 lab/replay.py

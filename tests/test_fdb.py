@@ -123,21 +123,21 @@ def test_a_name_moves_no_cursor() -> None:
 
 
 def shifted(up: Collection[int]) -> Cells:
-    """Bridge port n is interface n + 4, and there are interfaces 1 to 12 all the same, as on Huawei's."""
-    cells = interfaces(4, up=up)
+    """Bridge port n is interface n + 4, and there are interfaces 1 to 28 all the same, as on Huawei's."""
+    cells = interfaces(4, up=up, ports=24)
     return cells | {(*IF_NAME, each): b"Vlanif%d" % each for each in range(1, 5)}
 
 
 @pytest.mark.parametrize("ports", [{7}, {1, 2, 3, 7}, {3, 7}, set(range(1, 9))])
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_number_that_is_both_is_what_has_a_link(ports: set[int], direct: bool) -> None:
-    """The Pi is on bridge port 7, interface 11; bridge port 3 is interface 7."""
+    """The Pi is on bridge port 7, interface 11; bridge port 3 is interface 7, and 11 is interface 15."""
     table = {PI: 11 if direct else 7}
     table |= {f"02:00:00:00:00:{port:02x}": port + 4 if direct else port for port in ports - {7}}
     _, them = tables(plain(table) | shifted(ports))
     (place,) = them.find(PI)
     assert place.if_index == 11
-    links = {port + 4: port in ports for port in range(1, 9)}
+    links = {port + 4: port in ports for port in range(1, 25)}
     assert them.read(lambda: links)[11] == {PI}
     assert them.search(PI)[0].if_index == 11
 

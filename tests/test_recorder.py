@@ -87,6 +87,14 @@ def test_a_mac_of_zeros_stays_and_no_two_become_one() -> None:
     assert len(told) == 199
 
 
+def test_a_disguise_that_is_another_boards_already_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([b"abc", b"abc", b"abd"])
+    monkeypatch.setattr("secrets.token_bytes", lambda _size: next(drawn))
+    disguise, column = Disguise(anonymise=True), oid("1.3.6.1.2.1.2.2.1.6.1")
+    assert disguise.value(column, bytes([2, 0, 0, 0, 0, 1])) == b"\2\0\0abc"
+    assert disguise.value(column, bytes([2, 0, 0, 0, 0, 2])) == b"\2\0\0abd"
+
+
 def test_what_is_walked() -> None:
     assert bases_for(STANDARD, None) == list(BASES)
     cisco = next(driver for driver in DRIVERS if driver.name == "cisco-ios")
