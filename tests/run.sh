@@ -12,7 +12,7 @@ if [ "${1:-}" = --soak ]; then PIMAN_SOAK=1; shift; fi
 # Real peers and real parts, from Debian's packages.
 sh install/need.sh \
     iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
-    dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chrony ntpsec-ntpdate e2fsprogs procps prometheus
+    dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chromium openssl chrony ntpsec-ntpdate e2fsprogs procps prometheus
 
 sh install/need.sh qemu-system-x86 u-boot-qemu ipxe-qemu ovmf qemu-efi-aarch64 # boot loaders, and a board for them
 

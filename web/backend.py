@@ -152,7 +152,9 @@ class Backend:
     def picture(self) -> Json:
         """All that the page shows at once, for the event stream."""
         if not self.is_set_up:
-            return {"now": time.time(), "rack": {}, "pis": {}, "events": [], "jobs": {}, "alerts": []}
+            nothing = {"server_runs": False, "server_address": "", "network": "", "interface": "", "switches": []}
+            rack = {"title": self.place.title, **nothing}
+            return {"now": time.time(), "rack": rack, "pis": {}, "events": [], "jobs": {}, "alerts": []}
         return {
             "now": time.time(),
             "rack": self.face(),

@@ -34,6 +34,7 @@ export class Editor {
   }
 
   async compare() {
+    clearTimeout(this.timer); // else that check would overtake this one
     const draft = await this.check();
     if (!draft || !draft.diff) { this.below.replaceChildren(); if (draft) this.say("nothing is changed"); return; }
     const apply = h("button", { class: "main", disabled: draft.problems.length > 0, onclick: attempt(() => this.apply(draft.base)) }, "Apply changes");

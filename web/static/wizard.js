@@ -51,7 +51,7 @@ async function begin() {
   const unknown = h("select", { onchange: typed }, [["approve", "they wait until you adopt them on this page"], ["ignore", "they get no answer"]].map(([value, word]) => h("option", { value }, word)));
   inputs.unknown_pis = field("Pis that are not known yet", unknown);
   addSwitch();
-  show(h("h1", {}, "First steps"), found.needed ? null : h("p", { class: "problem" }, `${found.path} exists already; `, h("a", { href: "/config" }, "edit it")),
+  show(found.needed ? null : h("p", { class: "problem" }, `${found.path} exists already; `, h("a", { href: "/config" }, "edit it")),
     h("section", { class: "card" }, h("h2", {}, "1. The network of the Pis"), h("div", { class: "fields" }, Object.values(inputs).map((each) => each.node))),
     h("section", { class: "card" }, h("h2", {}, "2. The switches"), list, h("button", { onclick: addSwitch }, "Another switch")),
     h("section", { class: "card" }, h("h2", {}, "3. What the Pis get"), h("p", { class: found.image.problem ? "problem" : "good" }, found.image.problem ? `${found.image.path}: ${found.image.problem}. A Pi can be installed when there is one: piman image import FILE` : `${found.image.path}, ${(found.image.size / 1e6).toFixed(0)} MB`)),

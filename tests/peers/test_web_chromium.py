@@ -1,0 +1,226 @@
+"""Chromium on the pages: from the first steps to a rack that moves, and every edit with right and wrong input."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from monitoring.fleet import Fleet
+from monitoring.store import Store
+from tests.web_rack import STRANGERS, mac_of, open_backend
+from utility.config import Web
+from utility.service import Report, Stage
+from web.alone import Alone
+from web.backend import Backend, Place
+from web.server import WebServer
+
+PATIENCE = 20_000  # milliseconds; the machine may have other things to do
+
+
+class Served:
+    """A backend behind a real server, and what the browser's console said."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.complaints: list[str] = []
+        self.start()
+
+    def start(self, port: int = 0) -> None:
+        self.server = WebServer(self.backend.place.web, port, self.backend.place.state_dir, lambda: self.backend)
+        self.port = self.server.port
+        self.thread = threading.Thread(target=self.server.run, name="web")
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.thread.join(10)
+
+    def open(self, browser: Browser, path: str = "/") -> Page:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda said: self.complaints.append(said.text) if "Content Security" in said.text else None)
+        page.goto(f"http://localhost:{self.port}{path}")
+        return page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    assert program, "the gate installs chromium"
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def rack(tmp_path: Path) -> Iterator[tuple[Served, Fleet]]:
+    backend, fleet = open_backend(tmp_path, 12)
+    served = Served(backend)
+    yield served, fleet
+    served.stop()
+    backend.place.store.close()
+    assert served.complaints == []
+
+
+def test_the_rack_moves_and_a_new_pi_is_adopted(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, fleet = rack
+    page, other = served.open(browser), served.open(browser)
+    square = page.locator(f'a.port[href="/pi/{mac_of(1)}"]')
+    expect(square).to_contain_text("up")
+    fleet.report(Report(mac_of(1), Stage.DISCOVER, heard="DHCPDISCOVER"))
+    expect(square).to_contain_text("discover")
+    fleet.report(Report(mac_of(1), Stage.IMAGE, heard="PROGRESS", done=50, total=200))
+    expect(square.get_by_role("img", name="25 percent")).to_be_visible()
+    fleet.report(Report(mac_of(1), Stage.UP, heard="NTP"))
+    for each in (page, other):
+        expect(each.locator(f'a.port[href="/pi/{mac_of(1)}"]')).to_contain_text("up")
+    stranger = next(iter(STRANGERS))
+    page.get_by_label(f"Name of {stranger}").fill("door")
+    page.get_by_role("row").filter(has_text=stranger).get_by_role("button", name="Adopt").click()
+    expect(page.get_by_text(f"{stranger} is door now")).to_be_visible()
+    assert f"{stranger};127.0.0.2;door" in served.backend.rack.hosts.path.read_text()
+    fleet._refresh(time.time())
+    expect(other.get_by_role("button", name="door")).to_have_count(0)
+    square.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("pi2")
+    page.get_by_role("button", name="Reinstall").click()
+    go = page.get_by_role("button", name="Erase and reinstall")
+    expect(go).to_be_disabled()
+    page.get_by_label("Type pi2 to go on").fill("pi")
+    expect(go).to_be_disabled()
+    page.get_by_role("button", name="Cancel").click()
+    assert served.backend.acts.jobs.views() == {}
+    page.close()
+    other.close()
+
+
+def test_config_is_edited_with_wrong_and_right_input_and_taken_back(
+    rack: tuple[Served, Fleet], browser: Browser
+) -> None:
+    served, _fleet = rack
+    path = served.backend.config_file.path
+    before = path.read_text()
+    page = served.open(browser, "/config")
+    lease = page.get_by_label("Lease time (s)")
+    lease.fill("5")
+    expect(page.get_by_text("expected a whole number from 10 to 31536000")).to_be_visible()
+    expect(lease).to_have_attribute("aria-invalid", "true")
+    lease.fill("300")
+    expect(page.get_by_text("changed, not yet applied")).to_be_visible()
+    page.get_by_role("button", name="Review changes").click()
+    expect(page.locator("pre.diff")).to_contain_text("+lease_time: 300")
+    assert path.read_text() == before
+    path.write_text(f"# by hand\n{before}")
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_text("changed by somebody else meanwhile")).to_be_visible()
+    assert path.read_text() == f"# by hand\n{before}"
+    page.get_by_role("button", name="Load it").click()
+    expect(page.get_by_text("changed by somebody else meanwhile")).to_have_count(0)
+    page.get_by_label("Lease time (s)").fill("300")
+    page.get_by_role("button", name="Review changes").click()
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_label("Lease time (s)")).to_have_value("300")
+    assert path.read_text() == f"# by hand\n{before}lease_time: 300\n"
+    expect(page.locator("pre.diff")).to_have_count(0)
+    page.get_by_role("button", name="Show").first.click()
+    page.get_by_role("button", name="Go back to it").click()
+    page.get_by_role("button", name="Go back", exact=True).click()
+    expect(page.get_by_label("Lease time (s)")).to_have_value("")
+    assert path.read_text() == f"# by hand\n{before}"
+    page.close()
+
+
+def test_hosts_are_edited_with_wrong_and_right_input(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, _fleet = rack
+    path = served.backend.rack.hosts.path
+    page = served.open(browser, "/hosts")
+    name = page.get_by_label(f"Name of {mac_of(0)}")
+    name.fill("not a name")
+    expect(name).to_have_attribute("aria-invalid", "true")
+    name.fill("first")
+    page.get_by_role("button", name="Another Pi").click()
+    page.get_by_label("MAC of the new Pi").fill("b8:27:eb:00:09:09")
+    page.get_by_role("button", name="Review changes").click()
+    expect(page.locator("pre.diff")).to_contain_text("+b8:27:eb:00:09:09;0.0.0.0;;0")
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_label("Address of b8:27:eb:00:09:09")).to_have_value("127.0.0.2")
+    assert f"{mac_of(0)};127.0.8.1;first;" in path.read_text()
+    assert path.read_text().startswith("# The Pis.\n")
+    page.close()
+
+
+def test_an_open_page_goes_on_when_the_manager_was_restarted(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, fleet = rack
+    page = served.open(browser)
+    expect(page.get_by_text("● live")).to_be_visible()
+    port = served.port
+    served.stop()
+    expect(page.get_by_text("the manager does not answer")).to_be_visible()
+    place, rack_now = served.backend.place, served.backend.rack
+    served.backend = Backend(place, lambda: rack_now)
+    served.start(port)
+    expect(page.get_by_text("● live")).to_be_visible()
+    fleet.report(Report(mac_of(1), Stage.DISCOVER, heard="DHCPDISCOVER"))
+    expect(page.locator(f'a.port[href="/pi/{mac_of(1)}"]')).to_contain_text("discover")
+    page.close()
+
+
+def test_the_first_steps_make_a_config(tmp_path: Path, browser: Browser) -> None:
+    store = Store(tmp_path / "state" / "piman.db")
+    alone = Alone(tmp_path / "config.yaml", None, None, store)
+    place = Place(tmp_path / "config.yaml", None, tmp_path / "state", store, Web(), title="Room 7")
+    served = Served(Backend(place, alone.rack, alone.reopen))
+    try:
+        page = served.open(browser)
+        expect(page.get_by_role("heading", name="First steps")).to_be_visible()
+        page.get_by_label("This manager's address").fill("172.30.4.300")
+        page.get_by_label("Subnet mask").fill("255.255.255.0")
+        expect(page.get_by_text("expected an IPv4 address like 172.30.4.1")).to_be_visible()
+        page.get_by_label("This manager's address").fill("172.30.4.1")
+        page.get_by_label("Address", exact=True).fill("172.30.4.254")
+        page.get_by_label("Ports with a Pi").fill("3")
+        expect(page.locator("pre.diff")).to_contain_text("+      - 172.30.4.13")
+        write = page.get_by_role("button", name="Write it")
+        if write.is_disabled():  # a world without an interface that could be chosen
+            assert "interface" in page.locator("#page").inner_text()
+        else:
+            write.click()
+            expect(page.locator("a.port")).to_have_count(3)
+            assert "address: 172.30.4.254" in (tmp_path / "config.yaml").read_text()
+        page.close()
+    finally:
+        served.stop()
+        store.close()
+    assert served.complaints == []
+
+
+def test_a_rack_of_500_is_painted_within_a_second_of_its_data(tmp_path: Path, browser: Browser) -> None:
+    backend, _fleet = open_backend(tmp_path, 500)
+    served = Served(replace_threads(backend))
+    try:
+        page = served.open(browser, "/api")  # so that the browser itself is awake
+        began = time.monotonic()
+        page.goto(f"http://localhost:{served.port}/")
+        expect(page.locator("a.port").nth(499)).to_be_visible()
+        took = time.monotonic() - began
+        page.close()
+    finally:
+        served.stop()
+        backend.place.store.close()
+    assert took < 5, took  # one second on a machine that does nothing else
+
+
+def replace_threads(backend: Backend) -> Backend:
+    """The backend on localhost, whatever the example says."""
+    backend.place = replace(backend.place, web=Web())
+    return backend
