@@ -120,7 +120,7 @@ def excuse_of(row: PiRow, powered_at: float, port_is_off: bool, now: float) -> s
     """Why a Pi need not be there now; empty: it should."""
     if row.stage is Stage.FAILED:
         return "its installation failed"
-    if row.stage is not Stage.UP:
+    if row.stage not in (Stage.UP, None):
         return f"its boot is stuck in {row.stage}" if row.stuck else f"it boots: {row.stage}"
     if port_is_off:
         return "its port is switched off"

@@ -73,6 +73,7 @@ def test_an_old_reading_says_nothing_of_now() -> None:
     ("row", "more", "excuse"),
     [
         (ROW, {}, ""),
+        (replace(ROW, stage=None), {}, ""),
         (replace(ROW, stage=Stage.IMAGE), {}, "it boots: image"),
         (replace(ROW, stage=Stage.KERNEL, stuck="nothing heard"), {}, "its boot is stuck in kernel"),
         (replace(ROW, stage=Stage.FAILED, reason="no card"), {}, "its installation failed"),
