@@ -1,0 +1,115 @@
+"""Pictures of every page, light, dark and on a phone, of a made-up rack: `python -m tests.lab.screenshots [FOLDER]`.
+
+They are written to build/screenshots, which git does not keep. What axe finds serious on a page is printed.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser
+
+from monitoring.metrics import Reading
+from tests.chromium import DESK, PHONE, axe_problems, chromium, look, prepare_axe, settle, views
+from tests.web_rack import PER_SWITCH, mac_of, open_backend
+from utility.config import Web
+from utility.switches import Port
+from web.backend import Backend
+from web.server import WebServer
+
+WAYS: tuple[tuple[str, tuple[int, int], Literal["light", "dark"]], ...] = (
+    ("light", DESK, "light"),
+    ("dark", DESK, "dark"),
+    ("phone", PHONE, "light"),
+)
+
+
+def measured(backend: Backend, pis: int, now: float) -> Backend:
+    """The backend with watts on its ports, and a day of readings of each Pi that is up."""
+    rack = backend.rack
+    up = [number for number in range(pis) if number % 10 != 9 and number % 5]
+    for minute in range(180, -1, -2):
+        readings = [reading(number, now - 60 * minute) for number in up[: 3 if minute else pis]]
+        rack.store.add_samples(readings)
+    latest = {mac_of(number): reading(number, now) for number in up}
+    shown = replace(rack, readings=lambda: latest, faces=lambda: faces(pis))
+    return Backend(backend.place, lambda: shown)
+
+
+def reading(number: int, when: float) -> Reading:
+    """What a Pi would have told."""
+    wave = math.sin(when / 900 + number)
+    values = {
+        "temperature": round(47 + 6 * wave + number % 7, 1),
+        "cpu_percent": round(22 + 18 * wave, 1),
+        "memory_percent": round(31 + 4 * wave, 1),
+        "disk_percent": 18.0,
+        "load1": round(0.6 + 0.5 * wave, 2),
+        "uptime": when % 86400,
+        "up": 1.0,
+        "ping_ms": round(0.6 + 0.2 * wave, 1),
+        "watts": round(4.1 + wave, 1),
+    }
+    return Reading(mac_of(number), when, values, {"evidence": "agent 3 s ago, NTP 40 s ago"})
+
+
+def faces(pis: int) -> Mapping[str, Sequence[Port]]:
+    """What the switches would say: watts at the ports with a Pi, one port off."""
+    said = {}
+    for index in range((pis + PER_SWITCH - 1) // PER_SWITCH):
+        said[f"127.0.4.{200 - index}"] = [
+            Port(number + 1, str(number + 1), (1, number + 1), number + 1, admin_on=number != 9, link=number % 10 != 9)
+            if number % 10 == 9
+            else Port(
+                number + 1, str(number + 1), (1, number + 1), number + 1, admin_on=True, link=True,
+                milliwatts=3600 + 300 * (number % 7), source="port",
+            )
+            for number in range(PER_SWITCH)
+        ]  # fmt: skip
+    return said
+
+
+def picture_all(browser: Browser, address: str, folder: Path) -> list[str]:
+    """Every page in every way; what axe found."""
+    problems = []
+    for way, size, scheme in WAYS:
+        page = look(browser, size, scheme)
+        for view in views(mac_of(1)):
+            page.goto(address + view.path)
+            settle(page)
+            page.wait_for_timeout(400)
+            page.screenshot(path=folder / f"{view.name}-{way}.png", full_page=way != "phone")
+            problems += [f"{view.name} {way}: {each}" for each in axe_problems(page)]
+            wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+            if wide > 0:
+                problems.append(f"{view.name} {way}: {wide} pixels wider than the window")
+        page.context.close()
+    return problems
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare_axe()
+    with tempfile.TemporaryDirectory() as made, chromium() as browser:
+        pis = 44
+        backend, _fleet = open_backend(Path(made), pis)
+        backend = measured(backend, pis, time.time())
+        backend.place = replace(backend.place, web=Web())
+        server = WebServer(backend.place.web, 0, backend.place.state_dir, lambda: backend)
+        threading.Thread(target=server.run, daemon=True).start()
+        problems = picture_all(browser, f"http://localhost:{server.port}", folder)
+        server.stop()
+    sys.stdout.write("".join(f"{each}\n" for each in problems) + f"{len(problems)} problems; pictures in {folder}\n")
+
+
+if __name__ == "__main__":
+    main()
