@@ -12,6 +12,7 @@ from monitoring.monitoring_server import VERSION
 from monitoring.store import Store
 from tests.lab.agent_rig import HEAT, SUPPLY, events, shell, write
 from tests.lab.rig import Manager, managed, until
+from tests.prometheus_rig import prometheus
 
 
 def test_a_pi_is_known_to_be_well_or_not(tmp_path: Path) -> None:
@@ -27,6 +28,7 @@ def test_a_pi_is_known_to_be_well_or_not(tmp_path: Path) -> None:
         assert address is not None
         what_it_tells(manager)
         what_it_costs(address)
+        what_prometheus_finds(manager, address)
         what_is_wrong_with_it(manager, address)
 
 
@@ -64,6 +66,25 @@ def what_it_costs(address: IPv4Address) -> None:
     status = shell(address, "grep -E 'VmRSS|Threads' /proc/$(pidof python3)/status").split()
     assert int(status[status.index("VmRSS:") + 1]) < 25_000
     assert status[status.index("Threads:") + 1] == "1"
+
+
+def what_prometheus_finds(manager: Manager, address: IPv4Address) -> None:
+    """Prometheus hears of the agent from the manager, and asks it itself."""
+    folder = manager.rack.directory / "prometheus"
+    written = manager.piman("grafana", str(folder))
+    assert written.returncode == 0, written.stderr
+    agent = f"http://{address}:3000/metrics"
+    with prometheus(folder) as running:
+        until(lambda: running.healthy() == {"http://127.0.0.1:5000/metrics", agent}, 60, "both are scraped")
+        (found,) = running.query('piman_agent_uptime_seconds{name="pi1", job="piman-agents"}')
+        told = found["metric"]
+        assert isinstance(told, dict)
+        assert (told["address"], told["mac"]) == (str(address), manager.rack.pis[0].mac)
+        until(
+            lambda: bool(running.query('piman_pi_stage{name="pi1", stage="up"} == 1')), 20, "the manager says the same"
+        )
+        until(lambda: bool(running.query('piman_switch_port_link{name="pi1"} == 1')), 30, "so does the switch")
+        assert running.query('piman_service_events_total{service="tftp", event="transfers"} > 0')
 
 
 def what_is_wrong_with_it(manager: Manager, address: IPv4Address) -> None:

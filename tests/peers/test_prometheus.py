@@ -14,10 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -25,6 +22,9 @@ import pytest
 
 from lab.switch import Device, FamilySwitch
 from monitoring.exporters import FAMILIES, prometheus_text
+from tests.lab.rig import until
+from tests.prometheus_rig import Prometheus
+from tests.prometheus_rig import prometheus as run_prometheus
 from tests.scene import scene
 from utility.rules import BUILT_IN
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 SWITCH = "127.0.166.1"
 ADDRESSES = tuple(IPv4Address("127.0.167.1") + number for number in range(4))  # the last one has no agent
 INSTALLING, LAST = ADDRESSES[3], 2  # the last of those with an agent is hot
-WEB, HELLO, IMAGE, NTP, PROMETHEUS = 15050, 13350, 14450, 11250, 19090
+WEB, HELLO, IMAGE, NTP = 15050, 13350, 14450, 11250
 CONFIG = f"""\
 private_number: 4
 server_address: 127.0.0.1
@@ -58,13 +58,6 @@ def mac_of(number: int) -> str:
 def piman(folder: Path, *words: str) -> str:
     command = [sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), *words]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-def until(found: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -134,38 +127,6 @@ def ask_time() -> None:
         asker.recv(100)
 
 
-class Prometheus:
-    """The API of a running Prometheus."""
-
-    @staticmethod
-    def get(path: str, **asked: str) -> object:
-        url = f"http://127.0.0.1:{PROMETHEUS}/api/v1/{path}?{urllib.parse.urlencode(asked)}"
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            found = json.loads(answer.read())
-        assert found["status"] == "success", found
-        return found["data"]
-
-    def query(self, expression: str) -> list[dict[str, object]]:
-        found = self.get("query", query=expression)
-        assert isinstance(found, dict)
-        result = found["result"]
-        assert isinstance(result, list)
-        return result
-
-    def targets(self) -> list[dict[str, object]]:
-        found = self.get("targets", state="active")
-        assert isinstance(found, dict)
-        targets = found["activeTargets"]
-        assert isinstance(targets, list)
-        return targets
-
-    def is_ready(self) -> bool:
-        try:
-            return bool(self.query("1"))
-        except OSError:
-            return False
-
-
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     folder = tmp_path_factory.mktemp("prometheus")
@@ -183,42 +144,25 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         command = (sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), "server")
         log = folder / "server.log"
         stack.enter_context(process(*command, log=log, PIMAN_WEB_PASSWORD="a password of the tests"))
-        until(lambda: "ready: " in log.read_text(), "the server is ready")
+        until(lambda: "ready: " in log.read_text(), 60, "the server is ready")
         ask_time()
         stack.enter_context(installation(4_000_000))
         configure(folder)
-        stack.enter_context(
-            process(
-                "prometheus", f"--config.file={folder}/out/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address=127.0.0.1:{PROMETHEUS}", "--log.level=warn", log=folder / "prometheus.log",
-            )
-        )  # fmt: skip
-        running = Prometheus()
-        until(running.is_ready, "Prometheus answers")
-        yield running
+        yield stack.enter_context(run_prometheus(folder / "out"))
 
 
 def configure(folder: Path) -> None:
-    """What a user does, but for the pace of the scrapes."""
+    """What a user does."""
     made = piman(folder, "token", "add", "prometheus", "--role", "read")
     token = re.search(r"piman_\S+", made)
     assert token, made
     (folder / "token").write_text(token[0])
     piman(folder, "grafana", str(folder / "out"), "--token-file", str(folder / "token"))
-    written = folder / "out" / "prometheus.yml"
-    quicker = written.read_text().replace("interval: 15s", "interval: 1s")
-    written.write_text(quicker.replace("/sd\n", "/sd\n        refresh_interval: 1s\n"))
-    for words in (("config", str(written)), ("rules", str(folder / "out" / "piman.rules.yml"))):
-        checked = subprocess.run(["promtool", "check", *words], capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_manager_and_its_agents_are_scraped(prometheus: Prometheus) -> None:
-    def healthy() -> set[str]:
-        return {str(target["scrapeUrl"]) for target in prometheus.targets() if target["health"] == "up"}
-
     wanted = {f"https://127.0.0.1:{WEB}/metrics", *(f"http://{each}:3000/metrics" for each in ADDRESSES[: LAST + 1])}
-    until(lambda: healthy() == wanted, "what answers is scraped")
+    until(lambda: prometheus.healthy() == wanted, 60, "what answers is scraped")
     (labels,) = [target["labels"] for target in prometheus.targets() if str(ADDRESSES[1]) in str(target["scrapeUrl"])]
     assert labels == {
         "address": str(ADDRESSES[1]),
@@ -231,33 +175,18 @@ def test_the_manager_and_its_agents_are_scraped(prometheus: Prometheus) -> None:
         "switch": "upper",
     }
     same = "piman_agent_temperature_celsius == on (site, mac) piman_pi_temperature_celsius"
-    until(lambda: len(prometheus.query(same)) == LAST + 1, "what the agents say is what the manager says")
+    until(lambda: len(prometheus.query(same)) == LAST + 1, 60, "what the agents say is what the manager says")
 
 
 def test_an_alert_of_the_rules_that_were_written(prometheus: Prometheus) -> None:
-    def firing() -> list[dict[str, object]]:
-        found = prometheus.get("alerts")
-        assert isinstance(found, dict)
-        return [each for each in found["alerts"] if each["state"] == "firing"]
-
-    until(lambda: any("PimanTemperature" in str(each) for each in firing()), "the heat is told")
-    (hot,) = [each for each in firing() if "PimanTemperature" in str(each["labels"])]
+    until(lambda: bool(prometheus.firing("PimanTemperature")), 60, "the heat is told")
+    (hot,) = prometheus.firing("PimanTemperature")
     assert hot["annotations"] == {"summary": "lab 2: pi3: it is at 86.0 °C"}
     labels = hot["labels"]
     assert isinstance(labels, dict)
     assert (labels["severity"], labels["name"], labels["site"]) == ("warning", "pi3", "lab 2")
-    rules = prometheus.get("rules")
-    assert isinstance(rules, dict)
-    (group,) = rules["groups"]
-    assert len(group["rules"]) == len(BUILT_IN) + 1
-    until(lambda: all(each["health"] == "ok" for each in evaluated(prometheus)), "every rule can be evaluated")
-
-
-def evaluated(prometheus: Prometheus) -> list[dict[str, object]]:
-    rules = prometheus.get("rules")
-    assert isinstance(rules, dict)
-    found: list[dict[str, object]] = rules["groups"][0]["rules"]
-    return found
+    assert len(prometheus.rules()) == len(BUILT_IN) + 1
+    until(lambda: all(each["health"] == "ok" for each in prometheus.rules()), 60, "every rule can be evaluated")
 
 
 DASHBOARD = json.loads((ROOT / "monitoring" / "grafana" / "piman.json").read_text())
@@ -282,7 +211,7 @@ def test_every_query_of_the_dashboard_has_data(prometheus: Prometheus) -> None:
 
     assert len(left) > 40
     with contextlib.suppress(AssertionError):
-        until(answered, "data for each", 40)
+        until(answered, 60, "data for each")
     assert left == {}
 
 
