@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -208,6 +209,11 @@ def test_the_measures_of_a_pi_are_the_metrics() -> None:
         "bool": "flag",
     }
     assert {name: units[each.unit] for name, each in METRICS.items()} == {name: MEASURES[name].unit for name in METRICS}
+
+
+def test_readme_names_every_measure() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    assert [name for name in MEASURES if f"`{name}`" not in text] == []
 
 
 def test_rules_of_the_same_name_are_replaced() -> None:
