@@ -237,3 +237,49 @@ def test_promtool_finds_nothing_to_better(tmp_path: Path) -> None:
     committed = ROOT / "monitoring" / "grafana"
     for words in (("rules", "piman.rules.yml"), ("config", "prometheus.yml")):
         subprocess.run(["promtool", "check", words[0], str(committed / words[1])], check=True, capture_output=True)
+
+
+PI = 'site="a",mac="m",name="pi1",switch="upper"'
+# What is so from minute to minute, and which alerts fire at which minute.
+HISTORY = {
+    f"piman_pi_temperature_celsius{{{PI}}}": "70 82 82 82 82 78 78 78 74 74 74 78 78 78 78 78",
+    f"piman_pi_throttled{{{PI}}}": "0 1 1 1 1 0 0 0 0 0 0 0 0 0 0 0",
+    f"piman_pi_up{{{PI}}}": "1 0 0 0 0 1 1 0 0 0 0 1 0 0 0 0",
+    f"piman_pi_excused{{{PI}}}": "0 0 0 0 0 0 0 0 0 0 0 0 1 1 1 1",
+    'piman_switch_up{site="a",switch="upper"}': "1 1 1 1 1 1 1 0 0 0 0 1 1 1 1 1",
+    'piman_switch_poe_percent{site="a",switch="upper"}': "0 0 0 0 0 0 0 0 0 0 0 0 0 95 95 95",
+    'piman_manager_network{site="a"}': "1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
+    'up{job="piman",instance="x"}': "1 1 1 1 1 1 1 1 1 1 1 1 1 0 0 0",
+}
+FIRING = {
+    "PimanTemperature": (False, False, False, True, True, True, True, True, False, *[False] * 7),
+    "PimanThrottled": (False, False, True, True, True, True, *[False] * 10),
+    "PimanPiDown": (False, False, False, True, True, *[False] * 11),
+    "PimanSwitchDown": (*[False] * 8, True, True, True, *[False] * 5),
+    "PimanPoePercent": (*[False] * 15, True),
+    "PimanUnreachable": (*[False] * 14, True, True),
+}
+
+
+def test_the_rules_tell_the_same_as_ours(tmp_path: Path) -> None:
+    """Among others: an alert stays until it is well again, and who is behind a silent switch or boots is not down."""
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values} for series, values in HISTORY.items()],
+            "promql_expr_test": [
+                {
+                    "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})',
+                    "eval_time": f"{minute}m",
+                    "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+                }
+                for name, firing in FIRING.items()
+                for minute, fires in enumerate(firing)
+            ],
+        }
+    ]
+    rules = str(ROOT / "monitoring" / "grafana" / "piman.rules.yml")
+    file = tmp_path / "rules_test.yml"  # YAML, of which JSON is a part
+    file.write_text(json.dumps({"rule_files": [rules], "evaluation_interval": "1m", "tests": tests}))
+    checked = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
