@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.argument("switch", required=False)
 @click.argument("vlan", required=False, type=click.IntRange(1, 4094))
 @click.option("--switch", "switch_option", metavar="SWITCH", help="Ask this switch only.")
-@click.option("--vlan", "vlan_option", type=click.IntRange(1, 4094), help="Look in this VLAN first.")
+@click.option(
+    "--vlan", "vlan_option", type=click.IntRange(1, 4094), help="Where it is in this VLAN.  [default: private_number]"
+)
 @click.option("--json", "as_json", is_flag=True, help="For scripts: every port that has seen it, the likeliest first.")
 @click.pass_obj
 def findport(

@@ -89,8 +89,11 @@ def test_hints_are_asked_first_and_in_the_same_question() -> None:
 def test_a_mac_in_two_vlans_is_one_place_and_on_two_ports_two() -> None:
     _, them = tables(per_vlan({PI: 3}, 1) | per_vlan({PI: 3}, 2) | interfaces(), hints=[2])
     assert [place.if_index for place in them.find(PI)] == [103]
-    _, them = tables(per_vlan({PI: 3}, 1) | per_vlan({PI: 4}, 2) | interfaces(), hints=[2])
+    cells = plain({PI: 3}) | per_vlan({PI: 3}, 1) | per_vlan({PI: 4}, 2) | interfaces()
+    _, them = tables(cells, hints=[2, 1])
     assert [place.if_index for place in them.find(PI)] == [103, 104]
+    _, them = tables(cells, hints=[2])
+    assert [(place.if_index, place.table) for place in them.find(PI)] == [(104, VLAN_FDB)], "the one that was asked for"
     assert [place.if_index for place in them.search(PI)] == [103, 104]
 
 

@@ -87,7 +87,10 @@ def holds_interfaces(
 
 
 class Tables:
-    """The forwarding tables of one switch. `hints`: numbers of the VLANs that what is looked for is likely in."""
+    """The forwarding tables of one switch.
+
+    hints  numbers of the VLANs that what is looked for is likely in; where it is in one of them, no other counts
+    """
 
     def __init__(self, agent: Agent, driver: Driver, hints: Iterable[int] = ()) -> None:
         self.agent, self.driver = agent, driver
@@ -143,7 +146,12 @@ class Tables:
         in_vlans = [(*VLAN_FDB, fdb, *digits) for fdb in self._fdbs()]
         values = agent.get([direct, *in_vlans])
         base = VLAN_FDB if values[direct] is None else BRIDGE_FDB
-        entries = {value for value in values.values() if isinstance(value, int)}
+        hinted = [values.get((*VLAN_FDB, fdb, *digits)) for fdb in self.hints]
+        entries = {value for value in hinted if isinstance(value, int)}
+        if entries:  # it may be elsewhere in another VLAN, and in that one is not what was asked
+            base = VLAN_FDB
+        else:
+            entries = {value for value in values.values() if isinstance(value, int)}
         if not entries and self.driver.fdb == "qbridge":
             entries = self._hop(agent, digits, set(self._fdbs()))
         return self._resolve(agent, sorted(entry for entry in entries if entry > 0), vlan, base)
