@@ -86,7 +86,7 @@ def test_the_rack_moves_and_a_new_pi_is_adopted(rack: tuple[Served, Fleet], brow
         expect(each.locator(f'a.port[href="/pi/{mac_of(1)}"]')).to_contain_text("up")
     stranger = next(iter(STRANGERS))
     page.get_by_label(f"Name of {stranger}").fill("door")
-    page.get_by_role("row").filter(has_text=stranger).get_by_role("button", name="Adopt").click()
+    page.get_by_role("listitem").filter(has_text=stranger).get_by_role("button", name="Adopt").click()
     expect(page.get_by_text(f"{stranger} is door now")).to_be_visible()
     assert f"{stranger};127.0.0.2;door" in served.backend.rack.hosts.path.read_text()
     fleet._refresh(time.time())

@@ -77,6 +77,8 @@ export const picture = { pis: {}, rack: { switches: [] }, events: [], jobs: {}, 
 const listeners = [];
 let source = null;
 let polling = 0;
+let patience = 3000; // milliseconds; grows while nobody answers
+let lastUpdate = 0;
 
 export function live(changed) {
   listeners.push(changed);
@@ -96,6 +98,8 @@ function tell(what) {
 
 function take(data, whole) {
   picture.skew = data.now - Date.now() / 1000;
+  lastUpdate = data.now;
+  patience = 3000;
   if (whole) Object.assign(picture, data, { ready: true });
   else {
     for (const part of ["rack", "jobs", "alerts"]) if (part in data) picture[part] = data[part];
@@ -113,8 +117,8 @@ function connect() {
   source.addEventListener("delta", (event) => { state("live"); take(JSON.parse(event.data), false); });
   source.addEventListener("open", () => state("live"));
   source.addEventListener("error", () => {
-    state("the manager does not answer", true);
-    if (source && source.readyState === EventSource.CLOSED) { disconnect(); polling = setTimeout(poll, 3000); }
+    state(`the manager does not answer${picture.ready ? `; last update ${clock(lastUpdate)}` : ""}`, true);
+    if (source && source.readyState === EventSource.CLOSED) { disconnect(); polling = setTimeout(poll, patience); patience = Math.min(patience * 1.5, 30000); }
   });
 }
 
@@ -148,11 +152,28 @@ export function ago(when) {
 
 export function span(seconds) {
   if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
-  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${Math.round(seconds / 86400)} d`;
 }
 
-const format = new Intl.DateTimeFormat([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
-export const clock = (when) => format.format(when * 1000);
+const two = (number) => String(number).padStart(2, "0");
+/** 03:39:27, with the date before it where it is not today. */
+export function clock(when) {
+  const at = new Date(when * 1000);
+  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  return at.toDateString() === new Date().toDateString() ? time : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
+}
+
+const suffixes = { percent: " %", celsius: " °C", milliseconds: " ms", watts: " W" };
+const named = { cpu_percent: "processor", memory_percent: "memory", disk_percent: "disk", num_pids: "processes", load1: "load", ping_ms: "ping", watts: "power", clock_offset: "clock offset", card_errors: "card errors" };
+export const title = (name) => named[name] || name.replaceAll("_", " ");
+
+/** A value with its unit, for people. */
+export function measure(value, unit) {
+  if (unit === "bool") return value ? "yes" : "no";
+  if (unit === "seconds") return Math.abs(value) < 1 ? `${(value * 1000).toFixed(1)} ms` : span(value);
+  return `${Number(value.toFixed(2))}${suffixes[unit] || ""}`;
+}
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** How a Pi is: a class for its colour, and a word. */
@@ -193,6 +214,17 @@ export function timeline(events, withNames = true) {
     return h("li", {}, h("time", { datetime: new Date(each.when * 1000).toISOString() }, clock(each.when)), who, h("span", { class: each.severity === "info" ? "" : each.severity }, each.text));
   });
   return h("ol", { class: "timeline", tabindex: "0", "aria-label": "Events, the newest first" }, rows.reverse());
+}
+
+/** A button that saves events as a file of lines. */
+export function save(events, name) {
+  return h("button", { type: "button", class: "push", onclick: () => {
+    const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+    const lines = events().map((each) => [new Date(each.when * 1000).toISOString(), each.mac, each.name, each.severity, each.text].map(quoted).join(","));
+    const address = URL.createObjectURL(new Blob([["time,mac,name,severity,text", ...lines, ""].join("\n")], { type: "text/csv" }));
+    h("a", { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  } }, "Download");
 }
 
 export function diff(text) {

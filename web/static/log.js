@@ -1,5 +1,5 @@
 // The timeline of all Pis, as it grows.
-import { api, h, live, show, timeline, toast } from "./app.js";
+import { api, h, live, save, show, timeline, toast } from "./app.js";
 
 let events = null;
 const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search", oninput: draw });
@@ -15,6 +15,6 @@ function draw() {
 live((_shown, what) => { if (events && what?.events) { events.push(...what.events); draw(); } });
 try {
   events = await api("GET", "/events?limit=1000");
-  show(h("section", { class: "card" }, h("div", { class: "bar" }, search, grave), list));
+  show(h("section", { class: "card" }, h("div", { class: "bar" }, search, grave, save(() => events || [], "events.csv")), list));
   draw();
 } catch (error) { toast(error.message, true); }

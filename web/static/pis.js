@@ -4,17 +4,19 @@ import { actions, ago, badge, h, live, megabytes, mood, picture, place, show } f
 const columns = [
   ["Name", (pi) => pi.name || pi.mac, (pi) => h("a", { href: `/pi/${pi.mac}` }, pi.name || pi.mac)],
   ["State", (pi) => mood(pi).join(), (pi) => badge(pi)],
-  ["Progress", (pi) => pi.percent ?? -1, (pi) => (pi.total ? `${megabytes(pi.done)} of ${megabytes(pi.total)}` : "")],
+  ["Progress", (pi) => pi.percent ?? -1, (pi) => (pi.total && mood(pi)[0] === "busy" ? `${Math.round(pi.percent)} % of ${megabytes(pi.total)}` : "")],
   ["Switch / port", (pi) => `${String(pi.switch ?? 99).padStart(4, "0")}${String(pi.port ?? 0).padStart(4, "0")}`, (pi) => place(pi)],
   ["Address", (pi) => pi.address.split(".").map((part) => part.padStart(3, "0")).join("."), (pi) => h("span", { class: "mono" }, pi.address)],
   ["MAC", (pi) => pi.mac, (pi) => h("span", { class: "mono" }, pi.mac)],
   ["Model", (pi) => pi.model, (pi) => pi.model],
   ["Image", (pi) => pi.image, (pi) => pi.image],
   ["Heat", (pi) => pi.values.temperature ?? -1, (pi) => (pi.values.temperature === undefined ? "" : `${Math.round(pi.values.temperature)} °C`)],
+  ["Power", (pi) => pi.values.watts ?? -1, (pi) => (pi.values.watts === undefined ? "" : `${pi.values.watts.toFixed(1)} W`)],
   ["Heard", (pi) => -pi.heard_at, (pi) => ago(pi.heard_at)],
   ["Trouble", (pi) => pi.trouble, (pi) => pi.trouble],
 ];
 const chosen = new Set();
+const lines = new Map(); // MAC -> its row
 let sorted = 0;
 let falling = false;
 const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search", oninput: draw });
@@ -40,8 +42,30 @@ function shown() {
 function draw() {
   const rows = shown();
   heads.forEach((head, number) => (number === sorted ? head.setAttribute("aria-sort", falling ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
-  body.replaceChildren(...rows.map((pi) => h("tr", {}, h("td", {}, h("input", { type: "checkbox", checked: chosen.has(pi.mac), "aria-label": `Choose ${pi.name || pi.mac}`, onchange: (event) => { if (event.target.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); tally(rows); } })), columns.map((column) => h("td", {}, column[2](pi))))));
+  const wanted = rows.map(line);
+  const same = wanted.length === body.children.length && wanted.every((row, number) => body.children[number] === row);
+  if (!same) body.replaceChildren(...wanted);
   tally(rows);
+}
+
+/** The row of a Pi: the same element as long as the page is open, and only cells that say something else are filled anew. */
+function line(pi) {
+  let kept = lines.get(pi.mac);
+  if (!kept) {
+    const box = h("input", { type: "checkbox", "aria-label": `Choose ${pi.name || pi.mac}`, onchange: () => { if (box.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); tally(shown()); } });
+    const cells = columns.map(([word]) => h("td", { class: word === "Trouble" ? null : "once" }));
+    kept = { box, cells, said: [], row: h("tr", {}, h("td", {}, box), cells) };
+    lines.set(pi.mac, kept);
+  }
+  kept.box.checked = chosen.has(pi.mac);
+  columns.forEach((column, number) => {
+    const made = column[2](pi);
+    const said = made instanceof Node ? made.outerHTML : made || "";
+    if (kept.said[number] === said) return;
+    kept.said[number] = said;
+    kept.cells[number].replaceChildren(made || "");
+  });
+  return kept.row;
 }
 
 function tally(rows) { count.textContent = chosen.size ? `${chosen.size} chosen of ${rows.length}` : `${rows.length} Pis`; }
@@ -51,6 +75,6 @@ let waiting = false;
 live((now) => {
   if (!now.ready || waiting) return;
   if (!table.isConnected) show(table);
-  waiting = true; // a table of 500 rows is drawn once a second at most, and not under somebody's hand
-  setTimeout(() => { waiting = false; if (!body.contains(document.activeElement)) draw(); }, body.childElementCount > 100 ? 1000 : 100);
+  waiting = true; // a table of 500 rows is looked through once a second at most
+  setTimeout(() => { waiting = false; draw(); }, body.childElementCount > 100 ? 1000 : 100);
 });

@@ -1,9 +1,10 @@
 // Home: each switch's face, a square for each port; new Pis on top. Only what changed is drawn anew.
-import { ago, api, attempt, badge, h, live, may, mood, page, picture, ring, show, timeline, toast } from "./app.js";
+import { api, attempt, badge, clock, h, live, may, mood, picture, ring, show, timeline, toast } from "./app.js";
 
 const squares = new Map(); // key of a port -> its element and what is drawn in it
 const numbers = h("ul", { class: "numbers" });
 const fresh = h("div");
+const wrong = h("div");
 const faces = h("div");
 const rest = h("div");
 const events = h("section", { class: "card" });
@@ -11,14 +12,16 @@ let shape = "";
 
 live((shown, what) => {
   if (!shown.ready) return;
-  if (!numbers.isConnected) show(numbers, fresh, faces, rest, events);
+  if (!numbers.isConnected) show(numbers, fresh, wrong, faces, rest, events);
   const now = JSON.stringify(shown.rack.switches.map((each) => [each.index, each.name, each.ports.length]));
   if (now !== shape) { shape = now; drawFaces(); }
   drawNumbers();
   drawStrangers();
   for (const each of shown.rack.switches) for (const port of each.ports) fill(each, port);
+  for (const face of faces.querySelectorAll(".face")) if (!face.querySelector('.port[href][tabindex="0"]')) settleFocus(face, face.querySelector(".port[href]"));
   drawRest();
-  if (!what || what.events) events.replaceChildren(h("h2", {}, "What happened last"), timeline(shown.events.slice(-12)));
+  drawAlerts();
+  if (!what || what.events) events.replaceChildren(h("div", { class: "bar" }, h("h2", {}, "What happened last"), h("a", { class: "push", href: "/log" }, "All events")), timeline(shown.events.slice(-12)));
 });
 
 function all() { return Object.values(picture.pis); }
@@ -34,25 +37,56 @@ function drawNumbers() {
 
 function drawStrangers() {
   const strangers = all().filter((pi) => !pi.known && pi.waiting);
-  const key = strangers.map((pi) => pi.mac + pi.model + pi.heard_at).join();
+  const key = strangers.map((pi) => [pi.mac, pi.vendor, pi.model, pi.serial, pi.facts.port].join("\n")).join();
   if (fresh.dataset.key === key) return;
   fresh.dataset.key = key;
   if (!strangers.length) { fresh.replaceChildren(); return; }
   fresh.replaceChildren(h("section", { class: "card" }, h("h2", {}, strangers.length === 1 ? "A new Pi asks to be let in" : `${strangers.length} new Pis ask to be let in`),
-    h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, strangers.map((pi) => {
-      const name = h("input", { "aria-label": `Name of ${pi.mac}`, placeholder: "its name", autocomplete: "off", size: 14 });
+    h("ul", { class: "strangers" }, strangers.map((pi) => {
+      const typed = fresh.querySelector(`input[data-mac="${pi.mac}"]`)?.value || ""; // a Pi that comes meanwhile takes no word away
+      const name = h("input", { "data-mac": pi.mac, value: typed, "aria-label": `Name of ${pi.mac}`, placeholder: "its name", autocomplete: "off", size: 14 });
       const adopt = h("button", { class: "main", onclick: attempt(async () => {
         const [host] = await api("POST", "/adopt", { pis: [{ mac: pi.mac, ...(name.value.trim() ? { name: name.value.trim() } : {}) }] });
         toast(`${host.mac} is ${host.name} now, with ${host.address}`);
       }) }, "Adopt");
-      return h("tr", {}, h("td", { class: "mono" }, h("a", { href: `/pi/${pi.mac}` }, pi.mac)), h("td", {}, [pi.vendor, pi.model, pi.serial && `serial ${pi.serial}`].filter(Boolean).join(", ")), h("td", { class: "muted" }, ago(pi.heard_at)), may("operate") ? [h("td", {}, name), h("td", {}, adopt)] : null);
-    }))))));
+      return h("li", {}, h("a", { class: "mono", href: `/pi/${pi.mac}` }, pi.mac), h("span", {}, [pi.vendor, pi.model, pi.serial && `serial ${pi.serial}`].filter(Boolean).join(", ")),
+        pi.facts.port ? h("span", {}, `switch port ${pi.facts.port}`) : null, h("span", { class: "muted" }, `asked at ${clock(pi.heard_at)}`), may("operate") ? h("span", { class: "push" }, name, adopt) : null);
+    }))));
+}
+
+function drawAlerts() {
+  const firing = picture.alerts.filter((each) => each.state === "firing");
+  const key = JSON.stringify(firing.map((each) => [each.id, each.text]));
+  if (wrong.dataset.key === key) return;
+  wrong.dataset.key = key;
+  wrong.replaceChildren(...(firing.length ? [h("section", { class: "card", "aria-label": "Open alerts" }, firing.slice(0, 5).map((each) => h("div", { class: "alert-line" }, h("span", { class: `badge ${each.severity}` }, each.severity), h("b", {}, each.name || each.subject), h("span", {}, each.text), h("span", { class: "muted" }, `since ${clock(each.since)}`))), h("a", { href: "/alerts" }, firing.length > 5 ? `All ${firing.length} alerts` : "Alerts"))] : []));
+}
+
+/** One stop of the Tab key for each switch; the arrows go from port to port, as they lie. */
+function roam(event) {
+  const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+  if (!step) return;
+  const from = event.target.closest(".port")?.getBoundingClientRect();
+  if (!from) return;
+  let best = null;
+  let least = Infinity;
+  for (const each of event.currentTarget.querySelectorAll(".port[href]")) {
+    const at = each.getBoundingClientRect();
+    const along = (at.x - from.x) * step[0] + (at.y - from.y) * step[1];
+    const aside = Math.abs((at.x - from.x) * step[1]) + Math.abs((at.y - from.y) * step[0]);
+    if (along > 1 && along + 3 * aside < least) [best, least] = [each, along + 3 * aside];
+  }
+  if (best) { event.preventDefault(); best.focus(); }
+}
+
+function settleFocus(face, chosen) {
+  for (const each of face.querySelectorAll(".port[href]")) each.tabIndex = each === chosen ? 0 : -1;
 }
 
 function drawFaces() {
   squares.clear();
   faces.replaceChildren(...picture.rack.switches.map((each) => {
-    const face = h("div", { class: "face", role: "group", "aria-label": `Ports of ${each.name}` }, each.ports.map((port) => {
+    const face = h("div", { class: "face", role: "group", "aria-label": `Ports of ${each.name}`, onkeydown: roam, onfocusin: (event) => { const square = event.target.closest(".port"); if (square) settleFocus(event.currentTarget, square); } }, each.ports.map((port) => {
       const square = h("a", { class: "port" });
       squares.set(`${each.index}/${port.port}`, { square, drawn: "" });
       return square;
@@ -64,7 +98,7 @@ function drawFaces() {
 function fill(each, port) {
   const slot = squares.get(`${each.index}/${port.port}`);
   const pi = picture.pis[port.mac];
-  const drawn = JSON.stringify([port, pi && [pi.name, pi.stage, pi.health, pi.percent, pi.up, pi.ordered, pi.trouble]]);
+  const drawn = JSON.stringify([port, pi && [pi.name, pi.stage, pi.health, pi.percent, pi.up, pi.ordered, pi.trouble, Math.round(pi.values.temperature), Math.round(pi.values.cpu_percent)]]);
   if (!slot || slot.drawn === drawn) return;
   slot.drawn = drawn;
   const [kind, word] = pi ? mood(pi) : ["empty", port.address ? "no Pi with this address" : ""];
@@ -74,12 +108,16 @@ function fill(each, port) {
   const name = pi ? pi.name : port.address || "";
   const said = off ? "off" : pi && pi.ordered && kind !== "busy" ? "reinstall ordered" : word;
   slot.square.title = pi ? `${pi.name}: ${pi.trouble || said}` : `port ${port.port}`;
-  slot.square.setAttribute("aria-label", `Port ${port.port}: ${name || "empty"}${said ? `, ${said}` : ""}${pi && pi.percent !== null ? `, ${Math.round(pi.percent)} percent` : ""}`);
+  if (pi && !slot.square.hasAttribute("tabindex")) slot.square.tabIndex = -1;
+  if (!pi) slot.square.removeAttribute("tabindex");
+  const values = pi && kind !== "busy" ? pi.values : {};
+  const watts = port.watts ?? values.watts;
+  const transfers = pi && pi.percent !== null && kind === "busy";
   slot.square.replaceChildren(
-    h("span", { class: "top" }, h("span", {}, port.label || String(port.port)), port.protected ? h("span", { title: "protected: never switched off" }, "fixed") : h("span", {}, port.link === false ? "no link" : "")),
-    h("span", { class: "who" }, name), h("span", { class: "what" }, said),
-    h("span", { class: "foot" }, port.watts !== null && port.watts !== undefined ? `${port.watts.toFixed(1)} W` : "", pi && pi.values.temperature !== undefined && kind === "ok" ? ` ${Math.round(pi.values.temperature)} °C` : ""),
-    ...(pi && pi.percent !== null && kind === "busy" ? [ring(pi.percent)] : []));
+    h("span", { class: "top" }, h("span", {}, h("span", { class: "hidden" }, "Port "), port.label || String(port.port)), port.protected ? h("span", { title: "protected: never switched off" }, "fixed") : h("span", {}, port.link === false ? "no link" : "")),
+    h("span", { class: "who" }, name), h("span", { class: "what" }, transfers ? `${said} ${Math.round(pi.percent)} %` : said),
+    h("span", { class: "foot" }, h("span", {}, watts === null || watts === undefined ? "" : `${watts.toFixed(1)} W `), h("span", { title: "processor" }, values.cpu_percent === undefined ? "" : `${Math.round(values.cpu_percent)} % `), h("span", { title: "temperature" }, values.temperature === undefined ? "" : `${Math.round(values.temperature)} °C`)),
+    ...(transfers ? [ring(pi.percent)] : []));
 }
 
 function drawRest() {
