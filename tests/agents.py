@@ -11,6 +11,7 @@ import json
 import selectors
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -74,6 +75,7 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     "another": of_another,
     "hangs": lambda _address: None,
     "closes": lambda _address: b"",
+    "resets": lambda _address: b"",
     "broken": lambda _address: http(b"{}", "500 Internal Server Error"),
     "wild": lambda _address: http(
         b'{"cpu_percent": 1e400, "temperature": "hot", "load1": NaN, "uptime": -5, "num_pids": 3, "kernel": "\\u001b"}'
@@ -167,6 +169,8 @@ class Agents:
         if answer is None:
             return
         asked.out = answer
+        if asked.behaviour == "resets":
+            asked.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if asked.behaviour == "slow":
             heapq.heappush(self._slow, (time.monotonic(), id(asked), asked))
         else:

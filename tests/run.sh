@@ -87,6 +87,7 @@ monitoring/prometheus_files.py
 monitoring/simple_json.py
 monitoring/answers.py
 monitoring/blocks.py
+monitoring/graph.py
 monitoring/health.py
 monitoring/metrics.py
 monitoring/doctor.py

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,6 +116,7 @@ def test_each_misbehaviour_is_told_once_and_the_others_are_polled_on() -> None:
         "another": "answers for dc:a6:32:ff:ff:ff",
         "hangs": "does not finish its answer within 0.2 s (0 bytes came)",
         "closes": "closes the connection without an answer",
+        "resets": "breaks off: Connection reset by peer",
         "broken": "refuses with HTTP 500",
         "deep": "answers what is no JSON",
     }
@@ -188,6 +190,35 @@ def test_one_that_is_long_silent_is_polled_less_until_something_is_heard_of_it()
         seen.rows = [PiRow(host.mac, "x", host.address, Stage.UP, 1.0, "NTP request", time.time())]
         count = len(seen.readings)
         until(lambda: len(seen.readings) - count >= TIRED - 2)
+
+
+def test_without_a_descriptor_left_a_poll_is_left_out_and_told_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = host_of(IPv4Address("127.1.0.11"))
+    failures = [OSError(24, "Too many open files")] * 2
+
+    def make(*words: int) -> socket.socket:
+        if failures:
+            raise failures.pop()
+        return socket.socket(*words)
+
+    with Agents() as agents:
+        monkeypatch.setattr("monitoring.client.socket", SimpleNamespace(**{**vars(socket), "socket": make}))
+        with polling(agents.port, [host]) as seen:
+            until(lambda: bool(seen.readings))
+    assert caplog.text.count("not polled: Too many open files") == 2
+    assert seen.readings[0].words["error"] == ""
+
+
+def test_the_board_knows_more_than_is_polled_and_one_may_leave_while_it_is_asked() -> None:
+    host, other = host_of(IPv4Address("127.1.0.12")), host_of(IPv4Address("127.1.0.13"))
+    with Agents(behaviours={str(host.address): "hangs"}) as agents, polling(agents.port, [host], timeout=0.2) as seen:
+        seen.rows = [PiRow(other.mac, "x", other.address, Stage.UP, 0.0, "NTP request", 1.0)]
+        until(lambda: bool(agents.asked))
+        seen.hosts = [other]
+        until(lambda: bool(seen.of(other)))
+    assert len(seen.of(host)) <= 1
 
 
 def test_hosts_come_and_go() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from monitoring.metrics import Reading
 from monitoring.power import hold_switch, restore_left_off
 from monitoring.store import Store
-from monitoring.upkeep import ConfigWatch, PowerRestorer
+from monitoring.upkeep import ConfigWatch, PowerRestorer, Recorder
 from tests.test_power_cycle import AUTO, OFF, STATIC, Bench
 from utility.config import load_config
 
@@ -86,3 +88,29 @@ def test_an_edit_is_told_once_and_when_it_is_over(tmp_path: Path) -> None:
     for _again in range(3):
         watch.look()
     assert told == ["all of it", ""]
+
+
+def test_readings_are_written_together_and_an_outage_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mac = "b8:27:eb:00:00:01"
+    with Store(tmp_path / "piman.db") as store:
+        recorder = Recorder(store, clock=lambda: 2000.0)
+        recorder.interval = recorder.prune_interval = 0.01
+        monkeypatch.setattr(recorder, "max_waiting", 2)
+        for when in (1000.0, 1001.0, 1002.0):  # the third is one too many
+            recorder.add(Reading(mac, when, {"load1": 1.0}, {}))
+        thread = threading.Thread(target=recorder.run)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while len(store.samples(mac, "load1", 0.0, 9e9)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        recorder.add(Reading(mac, 1003.0, {"load1": 1.0}, {}))
+        recorder.stop()  # writes what waits
+        thread.join(5)
+        assert [each.when for each in store.samples(mac, "load1", 0.0, 9e9)] == [1000, 1001, 1003]
+    for _ in range(2):  # the store is closed
+        recorder.add(Reading(mac, 1004.0, {"load1": 1.0}, {}))
+        recorder.write()
+    assert caplog.text.count("the samples are not being kept") == 1
