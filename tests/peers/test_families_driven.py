@@ -358,7 +358,7 @@ def test_a_slow_and_lossy_switch_is_driven_all_the_same(start: Start) -> None:
 
 def test_forty_eight_boards_start_as_the_budget_allows(start: Start) -> None:
     """Class 0 is reckoned with 15.4 W while it starts; a board that runs takes 4 W."""
-    boards = {number: Device((f"b8:27:eb:00:01:{number:02x}",), link_delay=1.0) for number in range(1, 49)}
+    boards = {number: Device((f"b8:27:eb:00:01:{number:02x}",), link_delay=3.0) for number in range(1, 49)}
     lab, _ = start("comware", ports=48, devices=boards, budget=20 * 15_400)
     while not all(lab.is_up(number) for number in boards):
         time.sleep(0.1)
