@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from monitoring.operations import Outcome, Target
     from monitoring.power import PowerOptions
     from monitoring.store import Store
+    from utility.config import Config
     from utility.hosts import Host
 
 MANY = 6  # more ports than this are told of in sums
@@ -90,6 +91,15 @@ def finish_before_leaving() -> None:
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
 
 
+def put_right(store: Store, config: Config) -> None:
+    """Before ports are switched: what a power cycle that died left off is turned on, and told."""
+    from monitoring.operations import Operations
+
+    finish_before_leaving()
+    for text in Operations(store, whoami(), lambda _target, _text: None).restore(config.switches):
+        warn(text)
+
+
 def power_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of what switches several ports, handed over as one `options`."""
     for option in (
@@ -131,11 +141,9 @@ def restart(session: Session, targets: tuple[str, ...], stagger: float, off_time
 
     config = session.config()
     chosen = resolve(config, session.roster(config), targets, warn)
-    finish_before_leaving()
     with session.store(config, read_only=False) as store:
+        put_right(store, config)
         acting = Operations(store, whoami(), Steps(len(chosen)))
-        for text in acting.restore(config.switches):
-            warn(text)
         outcomes = acting.cycle(chosen, make_options(stagger, force, off_time))
     show(outcomes)
     finish_ports(outcomes, "ports were not restarted")
@@ -151,13 +159,10 @@ def turn(session: Session, targets: tuple[str, ...], on: bool, stagger: float, f
 
     config = session.config()
     chosen = resolve(config, session.roster(config), targets, warn)
-    finish_before_leaving()
     with session.store(config, read_only=False) as store:
+        put_right(store, config)
         steps = Steps(len(chosen))
-        acting = Operations(store, whoami(), steps)
-        for text in acting.restore(config.switches):
-            warn(text)
-        outcomes = acting.turn(chosen, on, make_options(stagger, force))
+        outcomes = Operations(store, whoami(), steps).turn(chosen, on, make_options(stagger, force))
     show([each for each in outcomes if not each.ok or not steps.has_told(each)])
     finish_ports(outcomes, f"ports were not turned {'on' if on else 'off'}")
 
@@ -218,12 +223,10 @@ def reinstall(
         click.confirm(f"Erase the cards of {', '.join(t.label for t in chosen)} and install them anew?", abort=True)
     if not server_runs(config.state_dir):
         raise Failure("no server runs, so nobody would install them; start it with `piman server`")
-    finish_before_leaving()
     with session.store(config, read_only=False) as store:
+        put_right(store, config)
         began = time.time()
         acting = Operations(store, whoami(), Steps(len(chosen)))
-        for text in acting.restore(config.switches):
-            warn(text)
         orders, outcomes = acting.reinstall(chosen, make_options(stagger, force))
         show(outcomes)
         going = [each.target.host for each in outcomes if each.ok and each.target.host]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commands.power import put_right
 from commands.session import FAILED, PARTLY, Failure, Session, finish, warn
 
 if TYPE_CHECKING:
@@ -304,6 +305,7 @@ def worked_at(session: Session, config: Config, switch: Switch) -> Iterator[tupl
         warn(f"{label(switch)} is being worked at by another; this waits for it")
 
     with session.store(config, read_only=False) as store:
+        put_right(store, config)
         try:
             with hold_switch(store, switch, on_wait=tell), open_switch(switch) as poe:
                 yield store, poe

@@ -95,6 +95,14 @@ def test_killed_between_off_and_on_the_next_power_command_turns_the_port_on_and_
     assert rack.run("power", "on", "right", "1") == (0, "right port 1: is on already\n", "")
 
 
+def test_killed_between_off_and_on_mapper_turns_the_port_on_too(rack: Rack) -> None:
+    with rack.start_and_wait_for_off("restart", "left", "1", "--off-time", "60") as process:
+        process.kill()
+    _, _, complained = rack.run("mapper", "right", "1", "--timeout", "1")
+    assert complained.startswith(f"warning: {LEFT_OFF}\n")
+    assert rack.left.is_on(1)
+
+
 def test_killed_between_off_and_on_the_next_server_turns_the_port_on_and_says_so(rack: Rack) -> None:
     with rack.start_and_wait_for_off("restart", "left", "1", "--off-time", "60") as process:
         process.kill()
