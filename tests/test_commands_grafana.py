@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from monitoring.prometheus_files import Manager
 from piman import cli
 
 CONFIG = """\
@@ -69,7 +68,6 @@ def test_several_managers_and_a_token(folder: Path) -> None:
     assert '["rack-a:5000", "rack-b:8080", "[fe80::1]:5000"]' in text
     assert text.count('credentials_file: "/etc/t"') == 4
     assert "url: http://p:9\n" in (folder / "out/datasource.yml").read_text()
-    assert Manager("x").tls is False
 
 
 def test_what_somebody_edited_is_not_overwritten(folder: Path) -> None:

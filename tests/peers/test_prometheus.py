@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from lab.switch import Device, FamilySwitch
-from monitoring.exporters import FAMILIES, prometheus_text
+from monitoring.exporters import prometheus_text
+from monitoring.prometheus_files import Manager, prometheus_config
 from tests.lab.rig import until
 from tests.prometheus_rig import Prometheus
 from tests.prometheus_rig import prometheus as run_prometheus
@@ -233,7 +234,15 @@ def test_promtool_finds_nothing_to_better(tmp_path: Path) -> None:
     text = prometheus_text(scene(tmp_path))
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
-    assert FAMILIES
+    managers = [
+        Manager("a:5000"),
+        Manager("b:5000", True),
+        Manager("c:1", True, "/etc/c"),
+        Manager("d:1", token_file="d"),
+    ]
+    several = tmp_path / "several.yml"
+    several.write_text(prometheus_config(managers, "*.rules.yml"))
+    subprocess.run(["promtool", "check", "config", "--syntax-only", str(several)], check=True, capture_output=True)
     committed = ROOT / "monitoring" / "grafana"
     for words in (("rules", "piman.rules.yml"), ("config", "prometheus.yml")):
         subprocess.run(["promtool", "check", words[0], str(committed / words[1])], check=True, capture_output=True)
