@@ -682,6 +682,16 @@ def test_a_rewrite_mends_a_broken_file_and_refuses_to_break_one(path: Path) -> N
     assert b"0.0.0.0" not in path.read_bytes()
 
 
+def test_a_broken_file_can_be_opened_to_mend_it(path: Path) -> None:
+    path.write_bytes(b"nonsense\n")
+    hosts = Hosts(path, PLAN, mend=True)
+    assert hosts.all() == ()
+    with pytest.raises(ConfigError):
+        hosts.add(A)
+    hosts.rewrite(lambda _data: f"{A};172.30.4.13;pi1;0\n".encode())
+    assert hosts.named("pi1")
+
+
 def test_a_rewrite_begins_anew_where_another_wrote_meanwhile(path: Path) -> None:
     path.write_bytes(b"b8:27:eb:00:00:01;172.30.4.13;pi1;0\n")
     hosts = Hosts(path, PLAN)

@@ -364,8 +364,11 @@ class Hosts:
     table in force never gains or loses a key, so they see each host as it was or as it is.
     """
 
-    def __init__(self, path: Path, plan: Plan, write: bool = True) -> None:
-        """Read the file; raises ConfigError. With `write`, a missing file is created and picked addresses go in."""
+    def __init__(self, path: Path, plan: Plan, write: bool = True, mend: bool = False) -> None:
+        """Read the file; raises ConfigError. With `write`, a missing file is created and picked addresses go in.
+
+        With `mend`, a broken file is no error: nothing of it is in force until `rewrite`, or somebody else, mends it.
+        """
         self.path = path
         self._plan = plan
         self._write = write
@@ -381,14 +384,14 @@ class Hosts:
         if write:
             self._prepare()
         problems = self._refresh()
-        if problems and (write or self._refused != _MISSING):
+        if problems and not mend and (write or self._refused != _MISSING):
             raise ConfigError(problems)
         self._save_picks()
 
     @classmethod
-    def open(cls, path: Path, config: Config, write: bool = True) -> Hosts:
+    def open(cls, path: Path, config: Config, write: bool = True, mend: bool = False) -> Hosts:
         """hosts.csv beside that config.yaml."""
-        return cls(path, Plan.of(config), write)
+        return cls(path, Plan.of(config), write, mend)
 
     def follow(self, config: Config) -> tuple[Problem, ...]:
         """Hold the file against another config.yaml from now on; what is wrong with it then, and not taken over."""

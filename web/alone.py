@@ -43,13 +43,13 @@ class Alone:
             return self._rack
 
     def reopen(self) -> None:
-        """Take over what was just written; OperationError where hosts.csv does not fit it."""
+        """Take over what was just written; OperationError where it has become wrong meanwhile."""
         with self._lock:
             self._stamp = self._look()
             try:
                 self._rack = self._open()
             except ConfigError as error:
-                raise OperationError(f"config.yaml was written, but does not go with hosts.csv: {error}") from None
+                raise OperationError(f"config.yaml is not taken over: {error}") from None
 
     def _look(self) -> tuple[int, ...]:
         try:
@@ -60,7 +60,7 @@ class Alone:
 
     def _open(self) -> Rack:
         config = load_config(self._config_path, self._env_path)
-        hosts = Hosts.open(self._hosts_path or config.path.parent / "hosts.csv", config)
+        hosts = Hosts.open(self._hosts_path or config.path.parent / "hosts.csv", config, mend=True)
 
         def rows() -> Sequence[PiRow]:
             for problem in hosts.check():

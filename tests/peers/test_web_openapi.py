@@ -17,7 +17,7 @@ from web.api import ROUTES
 from web.routes import describe
 from web.server import WebServer
 
-SECONDS = 20  # after the cases that cover each value's limits
+SECONDS = 10  # after the cases that cover the limits of each value
 
 
 class Running:
