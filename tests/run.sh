@@ -13,6 +13,7 @@ if [ "${1:-}" = --soak ]; then PIMAN_SOAK=1; shift; fi
 sh install/need.sh \
     iproute2 ethtool kmod cpio snmpd snmp qemu-system-arm busybox-static shellcheck udhcpc isc-dhcp-client \
     dhcpcd-base dnsmasq-base isc-dhcp-relay tftp-hpa atftp curl chromium openssl chrony ntpsec-ntpdate e2fsprogs procps prometheus
+command -v npm >/dev/null || sh install/need.sh npm
 
 sh install/need.sh qemu-system-x86 u-boot-qemu ipxe-qemu ovmf qemu-efi-aarch64 # boot loaders, and a board for them
 
@@ -38,6 +39,7 @@ world() {
 
 # What the virtual Pis boot: fetched and built here, since the tests' world has no network. The second time is quick.
 python -c 'from lab.rack import prepare_agent; prepare_agent()'
+python -m tests.chromium # axe-core, from npm
 python -m tests.peers.guests # small Linux guests, for the same reason
 
 if [ "${1:-}" = --fuzz ]; then world python -m tests.fuzz.fuzz --seed "$RANDOM" --seconds "${@:2}"; exit; fi

@@ -10,6 +10,7 @@ import random
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -62,13 +63,13 @@ def write_files(folder: Path, pis: int) -> None:
     (folder / "install" / "boot").mkdir(parents=True, exist_ok=True)
 
 
-def open_backend(folder: Path, pis: int = 30) -> tuple[Backend, Fleet]:
+def open_backend(folder: Path, pis: int = 30, clock: Callable[[], float] = time.time) -> tuple[Backend, Fleet]:
     """The files, read; and a board on which most Pis are up and some are on their way."""
     write_files(folder, pis)
     config = load_config(folder / "config.yaml", environ={})
     hosts = Hosts.open(folder / "hosts.csv", config)
     store = Store(config.state_dir / "piman.db")
-    fleet = Fleet(store, hosts.find, time.time)
+    fleet = Fleet(store, hosts.find, clock)
     for number in range(pis):
         if number % 10 != 9:  # the others were never heard
             boot(fleet, number, len(BOOT) + 1 if number % 5 else number % len(BOOT) + 1)
@@ -76,7 +77,7 @@ def open_backend(folder: Path, pis: int = 30) -> tuple[Backend, Fleet]:
         fleet.report(Report(mac_of(4), Stage.FAILED, heard="ERROR sd", event="the SD card cannot be written"))
     for mac, facts in STRANGERS.items():
         fleet.report(Report(mac, heard="DHCPDISCOVER", facts=facts))
-    fleet.tick(time.time())
+    fleet.tick(clock())
     place = Place(config.path, None, config.state_dir, store, config.web, title="Test rack")
     rack = Rack(config, hosts, store, fleet.snapshot, store.latest_samples, lambda: True)
     return Backend(place, lambda: rack), fleet

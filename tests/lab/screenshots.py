@@ -17,19 +17,80 @@ from typing import Literal
 
 from playwright.sync_api import Browser
 
+from monitoring.alerts import Alert
 from monitoring.metrics import Reading
 from tests.chromium import DESK, PHONE, axe_problems, chromium, look, prepare_axe, settle, views
-from tests.web_rack import PER_SWITCH, mac_of, open_backend
+from tests.web_rack import BOOT, PER_SWITCH, mac_of, open_backend
 from utility.config import Web
+from utility.rules import AlertSeverity
+from utility.service import Report, Stage
 from utility.switches import Port
 from web.backend import Backend
 from web.server import WebServer
 
+BOOT_TIMES = (
+    (Stage.DISCOVER, 2.1),
+    (Stage.LEASE, 0.9),
+    (Stage.FIRMWARE, 6.4),
+    (Stage.KERNEL, 9.2),
+    (Stage.HELLO, 3.0),
+    (Stage.FORMAT, 4.2),
+    (Stage.IMAGE, 71.0),
+    (Stage.BOOT, 28.4),
+    (Stage.UP, 1.0),
+)
 WAYS: tuple[tuple[str, tuple[int, int], Literal["light", "dark"]], ...] = (
     ("light", DESK, "light"),
     ("dark", DESK, "dark"),
     ("phone", PHONE, "light"),
 )
+
+
+class Clock:
+    """The time at the made-up rack, which goes as we say."""
+
+    def __init__(self, when: float) -> None:
+        self.when = when
+
+    def __call__(self) -> float:
+        return self.when
+
+
+def made_up(folder: Path, pis: int) -> Backend:
+    """A rack worth looking at: one Pi installs, one is hot, one failed, two wait to be let in."""
+    clock = Clock(time.time() - 240)
+    backend, fleet = open_backend(folder, pis, clock)
+    for number in range(pis):
+        if number % 10 != 9 and not number % 5 and number % 3:
+            fleet.report(Report(mac_of(number), Stage.UP, heard="NTP"))
+    clock.when += 20
+    for stage, seconds in BOOT_TIMES:
+        for number, steps in ((1, 9), (15, 7), (20, 5)):
+            if (*BOOT, Stage.UP).index(stage) < steps:
+                total = 450_000_000 if stage is Stage.IMAGE else None
+                done = round(0.6 * total) if total else None
+                fleet.report(Report(mac_of(number), stage, heard=f"the word of {stage}", done=done, total=total))
+        clock.when += seconds
+    clock.when = time.time()
+    fleet.report(Report(mac_of(1), Stage.UP, heard="NTP"))
+    fleet.tick(clock())
+    store = backend.rack.store
+    hot = Alert(
+        1, "hot", mac_of(7), "pi8", AlertSeverity.WARNING, clock() - 400, clock() - 100, "81.2 °C, over 80 °C", 81
+    )
+    lost = Alert(
+        2,
+        "down",
+        mac_of(33),
+        "pi34",
+        AlertSeverity.CRITICAL,
+        clock() - 900,
+        clock() - 800,
+        "silent, and its port is off",
+        0,
+    )
+    store.save_alerts([hot, lost], [], [], clock())
+    return measured(backend, pis, clock())
 
 
 def measured(backend: Backend, pis: int, now: float) -> Backend:
@@ -100,9 +161,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     prepare_axe()
     with tempfile.TemporaryDirectory() as made, chromium() as browser:
-        pis = 44
-        backend, _fleet = open_backend(Path(made), pis)
-        backend = measured(backend, pis, time.time())
+        backend = made_up(Path(made), 44)
         backend.place = replace(backend.place, web=Web())
         server = WebServer(backend.place.web, 0, backend.place.state_dir, lambda: backend)
         threading.Thread(target=server.run, daemon=True).start()

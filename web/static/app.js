@@ -213,7 +213,7 @@ export function timeline(events, withNames = true) {
     const who = withNames ? h("a", { href: each.mac ? `/pi/${each.mac}` : "/log" }, each.name || each.mac || "manager") : h("span", { class: "muted" }, gap);
     return h("li", {}, h("time", { datetime: new Date(each.when * 1000).toISOString() }, clock(each.when)), who, h("span", { class: each.severity === "info" ? "" : each.severity }, each.text));
   });
-  return h("ol", { class: "timeline", tabindex: "0", "aria-label": "Events, the newest first" }, rows.reverse());
+  return h("ol", { class: withNames ? "timeline" : "timeline own", tabindex: "0", "aria-label": "Events, the newest first" }, rows.reverse());
 }
 
 /** A button that saves events as a file of lines. */

@@ -116,7 +116,7 @@ function fill(each, port) {
   slot.square.replaceChildren(
     h("span", { class: "top" }, h("span", {}, h("span", { class: "hidden" }, "Port "), port.label || String(port.port)), port.protected ? h("span", { title: "protected: never switched off" }, "fixed") : h("span", {}, port.link === false ? "no link" : "")),
     h("span", { class: "who" }, name), h("span", { class: "what" }, transfers ? `${said} ${Math.round(pi.percent)} %` : said),
-    h("span", { class: "foot" }, h("span", {}, watts === null || watts === undefined ? "" : `${watts.toFixed(1)} W `), h("span", { title: "processor" }, values.cpu_percent === undefined ? "" : `${Math.round(values.cpu_percent)} % `), h("span", { title: "temperature" }, values.temperature === undefined ? "" : `${Math.round(values.temperature)} °C`)),
+    h("span", { class: "foot" }, h("span", {}, watts === null || watts === undefined ? "" : `${watts.toFixed(1)} W `), h("span", { title: "processor" }, values.cpu_percent === undefined ? "" : `${Math.round(values.cpu_percent)}% `), h("span", { title: "temperature" }, values.temperature === undefined ? "" : `${Math.round(values.temperature)}°`)),
     ...(transfers ? [ring(pi.percent)] : []));
 }
 

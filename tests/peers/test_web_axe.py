@@ -1,0 +1,74 @@
+"""axe on every page, in light and dark; the pages fit a phone; the arrow keys go from port to port."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.chromium import PHONE, axe_problems, chromium, look, settle, views
+from tests.web_rack import mac_of, open_backend
+from utility.config import Web
+from web.server import WebServer
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    backend, _fleet = open_backend(tmp_path_factory.mktemp("rack"), 12)
+    backend.place = replace(backend.place, web=Web())
+    server = WebServer(backend.place.web, 0, backend.place.state_dir, lambda: backend)
+    thread = threading.Thread(target=server.run, name="web")
+    thread.start()
+    yield f"http://localhost:{server.port}"
+    server.stop()
+    thread.join(10)
+    backend.place.store.close()
+
+
+def test_axe_finds_nothing_serious_on_any_page_and_each_fits_a_phone(browser: Browser, address: str) -> None:
+    problems = []
+    page = look(browser, PHONE, "light")
+    for view in views(mac_of(4)):
+        page.goto(address + view.path)
+        settle(page)
+        problems += [f"{view.name}: {each}" for each in axe_problems(page)]
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), view.name
+        page.emulate_media(color_scheme="dark")
+        problems += [f"{view.name}, dark: {each}" for each in axe_problems(page, "color-contrast")]
+        page.emulate_media(color_scheme="light")
+    page.context.close()
+    assert problems == []
+
+
+def test_one_tab_stop_for_a_switch_and_arrows_from_port_to_port(browser: Browser, address: str) -> None:
+    page = look(browser)
+    page.goto(address)
+    ports = page.locator("a.port")
+    expect(ports.nth(0)).to_contain_text("pi1")
+    assert page.locator('a.port[tabindex="0"]').count() == 1
+    ports.nth(0).focus()
+    for key, port in (("ArrowRight", "pi3"), ("ArrowDown", "pi4"), ("ArrowLeft", "pi2"), ("ArrowUp", "pi1")):
+        page.keyboard.press(key)
+        assert port in page.evaluate("() => document.activeElement.textContent")
+    page.context.close()
+
+
+def test_the_colours_are_chosen_by_hand_and_remembered(browser: Browser, address: str) -> None:
+    page = look(browser)
+    back = "() => getComputedStyle(document.body).backgroundColor"
+    page.goto(f"{address}/api")
+    light = page.evaluate(back)
+    page.get_by_role("button", name="Dark").click()
+    assert page.evaluate(back) != light
+    page.goto(f"{address}/log")
+    assert page.evaluate(back) != light
+    page.context.close()
