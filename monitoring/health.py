@@ -207,13 +207,14 @@ class Health:
         if abs(gap) < CLOCK_JUMP or gap == now:
             return
         for pi in self._pis.values():
-            pi.agent_at, pi.ping_at = _moved(pi.agent_at, gap), _moved(pi.ping_at, gap)
-            pi.since, pi.good_since = _moved(pi.since, gap), pi.good_since + gap
+            pi.agent_at, pi.ping_at = _moved(pi.agent_at, gap, now), _moved(pi.ping_at, gap, now)
+            pi.since, pi.good_since = _moved(pi.since, gap, now), pi.good_since + gap
             pi.changes = deque((each + gap for each in pi.changes), FLAPS + 1)
 
 
-def _moved(when: float, gap: float) -> float:
-    return when + gap if when else 0.0
+def _moved(when: float, gap: float, now: float) -> float:
+    """A time of the old clock by the new one; what an earlier process knew by a right clock is not in the future."""
+    return min(when + gap, now) if when else 0.0
 
 
 def _of_port(port: Port) -> list[str]:

@@ -137,6 +137,16 @@ def test_a_new_process_goes_on_from_what_was_kept() -> None:
     assert (health.up(MAC, BEGIN).is_up, health.up(MAC, BEGIN).since) == (False, 0.0)
 
 
+def test_a_manager_that_starts_in_1970_knows_no_answer_from_the_future() -> None:
+    health = Health()
+    health.restore(Reading(MAC, BEGIN, {"up": 1.0, "ping_ms": 1.0}, {"since": f"{BEGIN - 60:.0f}"}))
+    health.take(silence(100.0))
+    health.take(silence(BEGIN + 60))
+    assert health.up(MAC, BEGIN + 90).since == BEGIN + 60
+    health.port(MAC, Port(BEGIN + 65, link=False))
+    assert health.take(silence(BEGIN + 70)).values["up"] == 0.0
+
+
 def test_the_boards_word_of_an_agent_is_no_evidence_of_its_own() -> None:
     health = Health()
     health.heard(MAC, AGENT_WORD, BEGIN, Stage.UP, 0.0)
