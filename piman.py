@@ -211,7 +211,7 @@ class Assembly:
         return parts
 
     def _placed(self, mac: str) -> tuple[Switch, int] | None:
-        from monitoring.operations import place_of
+        from monitoring.directory import place_of
 
         host = self.who.find(mac)
         return place_of(self.config, host) if host else None

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def status(session: Session, as_json: bool, watch: bool) -> None:
     """Show every Pi: where it is, its stage and progress, when it was last heard, and whether it is well."""
-    from monitoring.directory import Roster
-    from monitoring.operations import where_of
+    from monitoring.directory import Roster, where_of
     from monitoring.table import measured, status_json, status_table
     from utility.service import server_runs
 

@@ -1,13 +1,14 @@
-"""Who is who: the Pis of hosts.csv, and those that DHCP gave an address of the pool. Must hold no rule of DHCP."""
+"""Who is who, and where: the Pis of hosts.csv, those of the pool, their ports by config.yaml. No rule of DHCP."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address
 
-from monitoring.store import PiRow, Store, StoreError
+from monitoring.store import PiRow, Place, Store, StoreError
+from utility.config import Config, Switch
 from utility.hosts import Host, Hosts, parse_mac
 
 log = logging.getLogger("piman.directory")
@@ -80,3 +81,19 @@ class Roster:
 
     def all(self) -> tuple[Host, ...]:
         return self._hosts.all() + self.guests
+
+
+def place_of(config: Config, host: Host) -> tuple[Switch, int] | None:
+    """The port where config.yaml says a Pi is."""
+    for switch in config.switches:
+        if host.address in switch.pi_addresses:
+            return switch, switch.pi_addresses.index(host.address) + 1
+    return None
+
+
+def where_of(config: Config, pis: Iterable[Host], learnt: Mapping[str, Place]) -> dict[str, tuple[int, int]]:
+    """MAC -> number of the switch and port: as config.yaml says, and where it does not, as the switches have told."""
+    numbers = {str(switch.address): switch.index for switch in config.switches}
+    where = {mac: (numbers[place.switch], place.port) for mac, place in learnt.items() if place.switch in numbers}
+    placed = {host.mac: place_of(config, host) for host in pis}
+    return where | {mac: (place[0].index, place[1]) for mac, place in placed.items() if place}

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from monitoring.directory import Roster
+from monitoring.directory import Roster, place_of
 from monitoring.power import (
     InterruptionError,
     PowerIntents,
@@ -26,7 +26,7 @@ from monitoring.power import (
     own_macs,
     restore_left_off,
 )
-from monitoring.store import PiRow, Place, Store, StoreError
+from monitoring.store import PiRow, Store, StoreError
 from utility.config import Config, ConfigError, Switch
 from utility.findport import Sighting, choose_edge, find_port
 from utility.hosts import Host, Hosts, parse_mac
@@ -127,22 +127,6 @@ def host_on(switch: Switch, port: int, hosts: Hosts | Roster) -> Host | None:
         return None
     address = switch.pi_addresses[port - 1]
     return hosts.by_address(address) if address else None
-
-
-def place_of(config: Config, host: Host) -> tuple[Switch, int] | None:
-    """The port where config.yaml says a Pi is."""
-    for switch in config.switches:
-        if host.address in switch.pi_addresses:
-            return switch, switch.pi_addresses.index(host.address) + 1
-    return None
-
-
-def where_of(config: Config, pis: Iterable[Host], learnt: Mapping[str, Place]) -> dict[str, tuple[int, int]]:
-    """MAC -> number of the switch and port: as config.yaml says, and where it does not, as the switches have told."""
-    numbers = {str(switch.address): switch.index for switch in config.switches}
-    where = {mac: (numbers[place.switch], place.port) for mac, place in learnt.items() if place.switch in numbers}
-    placed = {host.mac: place_of(config, host) for host in pis}
-    return where | {mac: (place[0].index, place[1]) for mac, place in placed.items() if place}
 
 
 def resolve(config: Config, hosts: Hosts | Roster, words: Sequence[str], warn: Warn = say_nothing) -> list[Target]:

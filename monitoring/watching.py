@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 
 from monitoring.alerting import Alerts, Courier, Couriers
 from monitoring.client import Poller
+from monitoring.directory import place_of
 from monitoring.healer import Healer
 from monitoring.healing import Step
 from monitoring.health import Health
@@ -129,7 +130,6 @@ def healing_hand(
         OperationError,
         Operations,
         Target,
-        place_of,
     )
 
     def act(step: Step, macs: Sequence[str], stopping: threading.Event) -> Mapping[str, str]:

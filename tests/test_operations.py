@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from monitoring import operations
+from monitoring.directory import place_of, where_of
 from monitoring.operations import (
     OperationError,
     Operations,
@@ -26,10 +27,8 @@ from monitoring.operations import (
     judge_installs,
     look_for,
     parse_ports,
-    place_of,
     resolve,
     strangers,
-    where_of,
 )
 from monitoring.power import PowerOptions, hold_switch
 from monitoring.store import PiRow, Place, Store
