@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from monitoring.facts import SwitchNews
 from monitoring.health import Health
 from monitoring.health import Port as PortNews
-from utility.config import Switch
+from utility.config import HOW, Switch
 from utility.drivers import Detection, Oid
 from utility.snmp import Snmp
 from utility.switches import PoeSwitch, Port, PowerSupply, SwitchError, open_switch
@@ -31,7 +31,7 @@ FACE_EVERY = 20  # looks, between two times that a switch's face is read anew
 
 def read_denied(switch: Switch) -> int | None:
     """The sum of a switch's counters, None where it has none."""
-    if switch.driver != "snmp":
+    if switch.driver in HOW:  # not asked over SNMP
         return None
     with Snmp(switch) as snmp:
         counters = [value for _oid, value in snmp.walk(DENIED) if isinstance(value, int)]

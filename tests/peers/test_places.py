@@ -13,6 +13,7 @@ from lab.families import FAMILIES, INDEXES, standard_table
 from lab.switch import Device, FamilySwitch
 from monitoring.places import calibrate, map_ports, read_tables
 from monitoring.store import PiRow, Store
+from monitoring.switch_watch import read_denied
 from utility.config import Switch
 from utility.mac_mapper import boards, settle
 from utility.power_rules import Guard
@@ -103,3 +104,10 @@ def test_a_switch_whose_index_no_rule_explains_is_calibrated(
             names = {port.number: (port.label, port.index) for port in face}
     assert names[by_mac[PI]] == ("port2", (1, 882))
     assert names[by_mac[OTHER]] == ("port3", (1, 873))
+
+
+def test_how_often_power_was_denied_is_read_from_a_switch_as_config_yaml_has_it(tmp_path: Path) -> None:
+    address = "127.0.166.5"
+    hungry = {port: Device((f"b8:27:eb:00:01:0{port}",), milliwatts=6000) for port in (1, 2)}
+    with FamilySwitch("standard", tmp_path / "sw", address, ports=2, devices=hungry, budget=8000):
+        assert (read_denied(Switch(0, IPv4Address(address))) or 0) >= 1
