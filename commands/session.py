@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HOME = Path(__file__).resolve().parents[1]  # of piman.py and of install/
 
+VERSION = "0.1.0"  # as in pyproject.toml
 FAILED, USAGE, PARTLY, TIMED_OUT = 1, 2, 3, 4  # exit codes; 0 is done
 
 

@@ -14,11 +14,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import click
 import pytest
 
+from commands.server import gets_firmware, render_boot_text
+from commands.session import VERSION
 from monitoring.fleet import Fleet
 from monitoring.store import Store
-from piman import VERSION, gets_firmware, render_boot_text
+from piman import COMMANDS, cli
 from utility.config import Config, load_config
 from utility.hosts import Hosts
 from utility.service import Report, Severity, server_runs
@@ -284,3 +287,11 @@ def test_words_that_a_slip_of_the_finger_makes(folder: Path, words: tuple[str, .
 def test_the_version_is_the_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
+
+
+def test_help_says_what_the_commands_say() -> None:
+    context = click.Context(cli)
+    for name, (_place, words) in COMMANDS.items():
+        command = cli.get_command(context, name)
+        assert command
+        assert (command.name, command.get_short_help_str(1000)) == (name, words)
