@@ -39,6 +39,7 @@ BOOT_TIMES = (
     (Stage.BOOT, 28.4),
     (Stage.UP, 1.0),
 )
+WHOLE = ("rack", "pi")  # pages of which the lower end is shown, too
 WAYS: tuple[tuple[str, tuple[int, int], Literal["light", "dark"]], ...] = (
     ("light", DESK, "light"),
     ("dark", DESK, "dark"),
@@ -58,7 +59,7 @@ class Clock:
 
 def made_up(folder: Path, pis: int) -> Backend:
     """A rack worth looking at: one Pi installs, one is hot, one failed, two wait to be let in."""
-    clock = Clock(time.time() - 240)
+    clock = Clock(time.time() - 150)
     backend, fleet = open_backend(folder, pis, clock)
     for number in range(pis):
         if number % 10 != 9 and not number % 5 and number % 3:
@@ -73,6 +74,12 @@ def made_up(folder: Path, pis: int) -> Backend:
         clock.when += seconds
     clock.when = time.time()
     fleet.report(Report(mac_of(1), Stage.UP, heard="NTP"))
+    for number, stage in ((0, Stage.LEASE), (10, Stage.FIRMWARE), (20, Stage.HELLO)):
+        fleet.report(Report(mac_of(number), stage, heard="a word"))
+    for number, share in ((15, 0.6), (30, 0.25)):
+        fleet.report(
+            Report(mac_of(number), Stage.IMAGE, heard="PROGRESS", done=round(share * 450_000_000), total=450_000_000)
+        )
     fleet.tick(clock())
     store = backend.rack.store
     hot = Alert(
@@ -96,7 +103,7 @@ def made_up(folder: Path, pis: int) -> Backend:
 def measured(backend: Backend, pis: int, now: float) -> Backend:
     """The backend with watts on its ports, and a day of readings of each Pi that is up."""
     rack = backend.rack
-    up = [number for number in range(pis) if number % 10 != 9 and number % 5]
+    up = [number for number in range(pis) if number % 10 != 9 and number % 5 and number % PER_SWITCH != 9]
     for minute in range(180, -1, -2):
         readings = [reading(number, now - 60 * minute) for number in up[: 3 if minute else pis]]
         rack.store.add_samples(readings)
@@ -147,7 +154,7 @@ def picture_all(browser: Browser, address: str, folder: Path) -> list[str]:
             page.goto(address + view.path)
             settle(page)
             page.wait_for_timeout(400)
-            page.screenshot(path=folder / f"{view.name}-{way}.png", full_page=way != "phone")
+            page.screenshot(path=folder / f"{view.name}-{way}.png", full_page=way != "phone" and view.name in WHOLE)
             problems += [f"{view.name} {way}: {each}" for each in axe_problems(page)]
             wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
             if wide > 0:

@@ -180,7 +180,7 @@ export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 export function mood(pi) {
   if (!pi) return ["empty", ""];
   if (pi.health === "error") return ["error", "failed"];
-  if (pi.health === "warning") return ["warning", pi.stage ? `stuck in ${pi.stage}` : "trouble"];
+  if (pi.health === "warning") return ["warning", pi.stage ? `stuck: ${pi.stage}` : "trouble"];
   if (pi.up === false && pi.stage === "up") return ["error", "down"];
   if (!pi.stage) return ["empty", pi.known ? "never heard" : "unknown"];
   if (pi.stage === "up") return ["ok", "up"];

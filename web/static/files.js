@@ -7,7 +7,7 @@ export class Editor {
     Object.assign(this, { path, change, mark, reload, base: "", number: 0, problems: [] });
     this.review = h("button", { class: "main", onclick: attempt(() => this.compare()) }, "Review changes");
     this.status = h("span", { role: "status", class: "muted" });
-    this.bar = h("div", { class: "bar" }, this.review, this.status);
+    this.bar = h("div", { class: "bar sticky" }, this.review, this.status);
     this.below = h("div");
     addEventListener("beforeunload", (event) => { if (this.change()) event.preventDefault(); });
   }

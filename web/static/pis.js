@@ -1,10 +1,9 @@
 // The rack as a table: search, sort, filter, choose many and act on them.
-import { actions, ago, badge, h, live, megabytes, mood, picture, place, show } from "./app.js";
+import { actions, ago, badge, h, live, mood, picture, place, show } from "./app.js";
 
 const columns = [
   ["Name", (pi) => pi.name || pi.mac, (pi) => h("a", { href: `/pi/${pi.mac}` }, pi.name || pi.mac)],
-  ["State", (pi) => mood(pi).join(), (pi) => badge(pi)],
-  ["Progress", (pi) => pi.percent ?? -1, (pi) => (pi.total && mood(pi)[0] === "busy" ? `${Math.round(pi.percent)} % of ${megabytes(pi.total)}` : "")],
+  ["State", (pi) => [...mood(pi), Math.round(pi.percent || 0)].join(), (pi) => (pi.percent !== null && mood(pi)[0] === "busy" ? h("span", {}, badge(pi), ` ${Math.round(pi.percent)} %`) : badge(pi))],
   ["Switch / port", (pi) => `${String(pi.switch ?? 99).padStart(4, "0")}${String(pi.port ?? 0).padStart(4, "0")}`, (pi) => place(pi)],
   ["Address", (pi) => pi.address.split(".").map((part) => part.padStart(3, "0")).join("."), (pi) => h("span", { class: "mono" }, pi.address)],
   ["MAC", (pi) => pi.mac, (pi) => h("span", { class: "mono" }, pi.mac)],
@@ -53,7 +52,7 @@ function line(pi) {
   let kept = lines.get(pi.mac);
   if (!kept) {
     const box = h("input", { type: "checkbox", "aria-label": `Choose ${pi.name || pi.mac}`, onchange: () => { if (box.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); tally(shown()); } });
-    const cells = columns.map(([word]) => h("td", { class: word === "Trouble" ? null : "once" }));
+    const cells = columns.map(([word]) => h("td", { class: word === "Trouble" ? "wide" : "once" }));
     kept = { box, cells, said: [], row: h("tr", {}, h("td", {}, box), cells) };
     lines.set(pi.mac, kept);
   }
