@@ -129,6 +129,7 @@ def test_config_is_edited_with_wrong_and_right_input_and_taken_back(
     page.get_by_label("Lease time (s)").fill("300")
     page.get_by_role("button", name="Review changes").click()
     page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_role("button", name="Apply changes")).to_have_count(0)  # applied, and loaded anew
     expect(page.get_by_label("Lease time (s)")).to_have_value("300")
     assert path.read_text() == f"# by hand\n{before}lease_time: 300\n"
     expect(page.locator("pre.diff")).to_have_count(0)
