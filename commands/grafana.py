@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from commands.session import HOME, Failure, Session
+from commands.session import HOME, USAGE, Failure, Session
 
 if TYPE_CHECKING:
     from monitoring.prometheus_files import Manager
@@ -21,23 +22,32 @@ if TYPE_CHECKING:
     "--manager",
     "managers",
     multiple=True,
-    metavar="HOST[:PORT]",
+    metavar="[https://]HOST[:PORT]",
     help="How Prometheus reaches this manager; again for others, whose config.yaml should have another `site`.",
 )
-@click.option("--token-file", default="", help="On Prometheus' machine, the file with a token of `piman token add`.")
+@click.option(
+    "--token-file",
+    "tokens",
+    multiple=True,
+    metavar="FILE",
+    help="On Prometheus' machine, the file with a token of `piman token add`; one for each manager, in their order.",
+)
 @click.option("--prometheus", default="http://localhost:9090", show_default=True, help="How Grafana reaches it.")
 @click.option("--force", is_flag=True, help="Overwrite files of other content.")
 @click.pass_obj
 def grafana(
-    session: Session, folder: Path, managers: tuple[str, ...], token_file: str, prometheus: str, force: bool
+    session: Session, folder: Path, managers: tuple[str, ...], tokens: tuple[str, ...], prometheus: str, force: bool
 ) -> None:
     """Write prometheus.yml, alert rules, a dashboard and its data source to FOLDER, with this manager filled in."""
     from monitoring import prometheus_files
 
     config = session.config()
-    found = [dataclasses.replace(own_address(config), token_file=token_file)]
-    if managers:
-        found = [dataclasses.replace(found[0], address=_with_port(each, config.ports.web)) for each in managers]
+    own = own_address(config)
+    found = [_named(each, own, config.ports.web) for each in managers] or [own]
+    if len(tokens) not in (0, len(found)):
+        raise Failure(f"{len(tokens)} token files for {len(found)} managers; give one for each, in their order", USAGE)
+    if tokens:
+        found = [dataclasses.replace(each, token_file=token) for each, token in zip(found, tokens, strict=True)]
     dashboard = (HOME / "monitoring" / "grafana" / "piman.json").read_text(encoding="utf-8")
     files = {
         "prometheus.yml": prometheus_files.prometheus_config(found),
@@ -61,6 +71,15 @@ def own_address(config: Config) -> Manager:
     host = str(config.server_address) if first in ("0.0.0.0", "::") else first
     tls = config.web.tls == "on" or (config.web.tls == "auto" and not config.web.is_local)
     return Manager(_with_port(f"[{host}]" if ":" in host else host, config.ports.web), tls)
+
+
+def _named(text: str, own: Manager, port: int) -> Manager:
+    """A manager as a user names it; https or not as ours, where that is not said."""
+    found = re.fullmatch(r"(?:(https?)://)?([^/@\s]+)/?", text)
+    if found is None:
+        raise Failure(f"--manager: found {text!r}; expected HOST, HOST:PORT or https://HOST:PORT", USAGE)
+    tls = own.tls if found[1] is None else found[1] == "https"
+    return dataclasses.replace(own, address=_with_port(found[2], port), tls=tls)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -62,12 +62,36 @@ def test_how_the_manager_is_reached(folder: Path, web: str, url: str) -> None:
 
 
 def test_several_managers_and_a_token(folder: Path) -> None:
-    options = ("--manager", "rack-a", "--manager", "rack-b:8080", "--manager", "[fe80::1]", "--token-file", "/etc/t")
-    assert run("out", *options, "--prometheus", "http://p:9").exit_code == 0
+    names = ("--manager", "rack-a", "--manager", "https://rack-b:8080/", "--manager", "[fe80::1]")
+    done = run("out", *names, "--prometheus", "http://p:9")
+    assert done.exit_code == 0, done.output
     text = (folder / "out/prometheus.yml").read_text()
-    assert '["rack-a:5000", "rack-b:8080", "[fe80::1]:5000"]' in text
-    assert text.count('credentials_file: "/etc/t"') == 4
+    assert '["rack-a:5000", "[fe80::1]:5000"]' in text
+    assert "- url: https://rack-b:8080/sd\n" in text
+    tokens = ("--token-file", "/a", "--token-file", "/b", "--token-file", "/c")
+    assert run("out", *names, *tokens, "--force").exit_code == 0
+    text = (folder / "out/prometheus.yml").read_text()
+    assert [text.count(f'credentials_file: "/{each}"') for each in "abc"] == [2, 2, 2]
+
+
+def test_the_data_source(folder: Path) -> None:
+    assert run("out", "--prometheus", "http://p:9").exit_code == 0
     assert "url: http://p:9\n" in (folder / "out/datasource.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--token-file", "/a", "--token-file", "/b"), "2 token files for 1 managers; give one for each"),
+        (("--manager", "ftp://x"), "expected HOST, HOST:PORT or https://HOST:PORT"),
+        (("--manager", "user@x"), "found 'user@x'"),
+    ],
+)
+def test_options_that_do_not_fit(folder: Path, words: tuple[str, ...], sentence: str) -> None:
+    done = run("out", *words)
+    assert done.exit_code == 1  # click's runner; piman's own main() gives the code of the failure
+    assert sentence in done.output
+    assert not (folder / "out").exists()
 
 
 def test_what_somebody_edited_is_not_overwritten(folder: Path) -> None:

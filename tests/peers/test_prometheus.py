@@ -1,7 +1,7 @@
 """A real Prometheus on the manager: scraped over TLS with a token, the agents found through it, rules and dashboard.
 
-One server of ours, one switch that the lab plays, real agents on addresses of the loopback network, one of them hot,
-and a Pi in the middle of an installation. What `piman grafana` writes is what Prometheus runs with.
+Two servers of ours, a switch that the lab plays, real agents on addresses of the loopback network, one of them hot, and
+a Pi in the middle of an installation. What `piman grafana` writes is what Prometheus runs with.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -47,6 +48,17 @@ image: image
 monitoring: {{interval: 1, timeout: 1, rules: [temperature > 80 for 1s clear < 75]}}
 switches:
   - {{address: {SWITCH}, name: upper, pi_addresses: [{", ".join(map(str, ADDRESSES))}]}}
+"""
+OTHER_WEB = 15051
+OTHER = f"""\
+private_number: 5
+server_address: 127.0.0.1
+subnet_mask: 255.0.0.0
+interface: lo
+site: lab 3
+services: [web, monitoring]
+ports: {{web: {OTHER_WEB}}}
+switches: []
 """
 AGENT = "import sys; from monitoring.monitoring_server import Server; Server(sys.argv[1]).run()"
 VARIABLES = {"$site": ".*", "$pi": ".*", "$switch": ".*", "$__rate_interval": "8s"}
@@ -119,6 +131,10 @@ def installation(size: int) -> Iterator[None]:
         thread.join(20)
 
 
+def is_ready(log: Path) -> bool:
+    return "ready: " in log.read_text()
+
+
 def ask_time() -> None:
     """One NTP request of a Pi, so that the service has something to count."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
@@ -142,27 +158,36 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         stack.enter_context(FamilySwitch("cisco-ios", folder / "switch", SWITCH, ports=4, devices=boards))
         for number in range(LAST + 1):
             stack.enter_context(agent(folder, number))
-        command = (sys.executable, str(ROOT / "piman.py"), "-c", str(folder / "config.yaml"), "server")
-        log = folder / "server.log"
-        stack.enter_context(process(*command, log=log, PIMAN_WEB_PASSWORD="a password of the tests"))
-        until(lambda: "ready: " in log.read_text(), 60, "the server is ready")
+        other = folder / "other"
+        other.mkdir()
+        (other / "config.yaml").write_text(OTHER)
+        (other / "hosts.csv").write_text(f"{mac_of(8)};127.0.167.9;pi1;0\n")
+        for each, more in ((folder, {"PIMAN_WEB_PASSWORD": "a password of the tests"}), (other, {})):
+            command = (sys.executable, str(ROOT / "piman.py"), "-c", str(each / "config.yaml"), "server")
+            stack.enter_context(process(*command, log=each / "server.log", **more))
+        for each in (folder, other):
+            until(partial(is_ready, each / "server.log"), 60, "the server is ready")
         ask_time()
         stack.enter_context(installation(4_000_000))
-        configure(folder)
+        configure(folder, other)
         yield stack.enter_context(run_prometheus(folder / "out"))
 
 
-def configure(folder: Path) -> None:
-    """What a user does."""
-    made = piman(folder, "token", "add", "prometheus", "--role", "read")
-    token = re.search(r"piman_\S+", made)
-    assert token, made
-    (folder / "token").write_text(token[0])
-    piman(folder, "grafana", str(folder / "out"), "--token-file", str(folder / "token"))
+def configure(folder: Path, other: Path) -> None:
+    """What a user with two managers does, at the first of them."""
+    words = ["--manager", f"https://127.0.0.1:{WEB}", "--manager", f"http://127.0.0.1:{OTHER_WEB}"]
+    for each in (folder, other):
+        made = piman(each, "token", "add", "prometheus", "--role", "read")
+        token = re.search(r"piman_\S+", made)
+        assert token, made
+        (each / "token").write_text(token[0])
+        words += ["--token-file", str(each / "token")]
+    piman(folder, "grafana", str(folder / "out"), *words)
 
 
-def test_the_manager_and_its_agents_are_scraped(prometheus: Prometheus) -> None:
-    wanted = {f"https://127.0.0.1:{WEB}/metrics", *(f"http://{each}:3000/metrics" for each in ADDRESSES[: LAST + 1])}
+def test_two_managers_and_the_agents_are_scraped(prometheus: Prometheus) -> None:
+    managers = {f"https://127.0.0.1:{WEB}/metrics", f"http://127.0.0.1:{OTHER_WEB}/metrics"}
+    wanted = {*managers, *(f"http://{each}:3000/metrics" for each in ADDRESSES[: LAST + 1])}
     until(lambda: prometheus.healthy() == wanted, 60, "what answers is scraped")
     (labels,) = [target["labels"] for target in prometheus.targets() if str(ADDRESSES[1]) in str(target["scrapeUrl"])]
     assert labels == {
@@ -175,6 +200,9 @@ def test_the_manager_and_its_agents_are_scraped(prometheus: Prometheus) -> None:
         "site": "lab 2",
         "switch": "upper",
     }
+    infos = prometheus.query('piman_pi_info{job="piman", name="pi1"}')
+    sites = [each["metric"] for each in infos]
+    assert {str(each["site"]) for each in sites if isinstance(each, dict)} == {"lab 2", "lab 3"}
     same = "piman_agent_temperature_celsius == on (site, mac) piman_pi_temperature_celsius"
     until(lambda: len(prometheus.query(same)) == LAST + 1, 60, "what the agents say is what the manager says")
 
@@ -225,7 +253,7 @@ def test_the_variables_of_the_dashboard_have_values(prometheus: Prometheus) -> N
         for name, value in VARIABLES.items():
             matching = matching.replace(name, value)
         found[each["name"]] = prometheus.get(f"label/{asked[2]}/values", **{"match[]": matching})
-    assert found == {"site": ["lab 2"], "switch": ["upper"], "pi": ["pi1", "pi2", "pi3", "pi4"]}
+    assert found == {"site": ["lab 2", "lab 3"], "switch": ["upper"], "pi": ["pi1", "pi2", "pi3", "pi4"]}
     for each in DASHBOARD["annotations"]["list"]:
         prometheus.query(each["expr"].replace("$site", ".*"))
 
