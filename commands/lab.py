@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lab.rack import Rack, SwitchPlan
 
 
+PAGE_PORT = 5000  # where the page of a rack is looked for
+
+
 def lab_directory() -> Path:
     """Where the virtual rack keeps its files: $PIMAN_LAB_DIR, else below the user's state folder."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -90,6 +93,7 @@ def lab_up(
     manager: bool = True,
 ) -> None:
     """Build the rack, install its Pis before your eyes, and keep it running until Ctrl-C."""
+    from lab.door import open_door
     from lab.namespaces import LabError, enter, inside
     from lab.rack import Rack, prepare_agent, prepare_files, prerequisites
 
@@ -100,7 +104,8 @@ def lab_up(
             if kind != "light":
                 click.echo("Fetching what the Pis boot (the first time only) ...")
                 (prepare_agent if agent else prepare_files)()
-            enter([*this_program(), *sys.argv[1:]])
+            with open_door(PAGE_PORT) as door:
+                enter([*this_program(), *sys.argv[1:]], [door.fileno()])
         run_lab(Rack(lab_directory(), pis, kind, model, switches=plans, agent=agent, tell=click.echo), manager)
     except LabError as error:
         raise Failure(str(error)) from None
@@ -153,6 +158,7 @@ The rack is up. In another terminal, try:
     {piman} --lab events -f
     {piman} --lab doctor
     {piman} lab shell          # a shell where the manager is
+Its web page: http://localhost:{page}
 Its files, config.yaml and hosts.csv among them: {directory}
 Ctrl-C ends it and cleans everything up."""
 
@@ -161,6 +167,7 @@ def run_lab(rack: Rack, manager: bool) -> None:
     """The inside of `lab up`: the rack, the manager as a process of its own, and a live table until a signal."""
     import subprocess
 
+    from lab.door import Door, inherited_door
     from monitoring.table import status_table
     from utility.service import Stage, server_runs
 
@@ -178,6 +185,11 @@ def run_lab(rack: Rack, manager: bool) -> None:
             click.echo(f"The rack runs, with no manager. Start one: piman --lab server. Its files: {directory}")
             threading.Event().wait()
         config = session.config()
+        page, outer = config.ports.web, inherited_door()
+        if outer:
+            door = Door(outer, page)
+            stack.callback(door.close)
+            page = door.outer_port
         process = subprocess.Popen(
             [*this_program(), "--config", str(session.config_path), "server"],
             stdin=subprocess.DEVNULL,
@@ -198,7 +210,7 @@ def run_lab(rack: Rack, manager: bool) -> None:
         while process.poll() is None:
             rows = store.pis()
             all_up = sum(row.stage == Stage.UP for row in rows) == pis
-            hints = LAB_HINTS.format(piman=sys.argv[0], directory=directory)
+            hints = LAB_HINTS.format(piman=sys.argv[0], directory=directory, page=page)
             if screen.terminal:
                 table = status_table(rows, hosts.all(), where, {order.mac for order in store.orders()}, time.time())
                 screen.draw([*table, *(hints.splitlines() if hinted or all_up else [])])

@@ -16,7 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NoReturn
@@ -44,11 +44,12 @@ def inside() -> bool:
     return os.environ.get(_INSIDE) == "1"
 
 
-def enter(argv: Sequence[str]) -> NoReturn:
+def enter(argv: Sequence[str], inherited: Collection[int] = ()) -> NoReturn:
     """Run `argv` in a new private world and end with its exit code; LabError where namespaces are refused.
 
     This process stays outside and passes SIGTERM, SIGINT and SIGHUP on. `argv` is PID 1 in there: a signal that it
     has no handler for does nothing to it (pid_namespaces(7)). If this process is killed, the world goes with it.
+    `inherited` are the descriptors that it gets besides the first three.
     """
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if os.geteuid():
@@ -62,7 +63,12 @@ def enter(argv: Sequence[str]) -> NoReturn:
         raise LabError(f"no namespaces for the lab ({tried.stderr.strip()}): {hint}")
     words = [*command, "sh", "-c", _SET_UP, str(Path.cwd()), *argv]
     environment = {**os.environ, _INSIDE: "1", _OUTER: str(os.getpid())}
-    with subprocess.Popen(words, env=environment, preexec_fn=_die_with_parent) as process:  # noqa: PLW1509 - no threads
+    with subprocess.Popen(
+        words,
+        env=environment,
+        pass_fds=tuple(inherited),
+        preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads
+    ) as process:
         sys.exit(_pass_signals(process))
 
 
