@@ -19,13 +19,15 @@ from playwright.sync_api import Browser
 
 from monitoring.alerts import Alert
 from monitoring.metrics import Reading
+from monitoring.store import Store
 from tests.chromium import DESK, PHONE, axe_problems, chromium, look, prepare_axe, settle, views
 from tests.web_rack import BOOT, PER_SWITCH, mac_of, open_backend
 from utility.config import Web
 from utility.rules import AlertSeverity
 from utility.service import Report, Stage
 from utility.switches import Port
-from web.backend import Backend
+from web.alone import Alone
+from web.backend import Backend, Place
 from web.server import WebServer
 
 BOOT_TIMES = (
@@ -145,13 +147,13 @@ def faces(pis: int) -> Mapping[str, Sequence[Port]]:
     return said
 
 
-def picture_all(browser: Browser, address: str, folder: Path) -> list[str]:
-    """Every page in every way; what axe found."""
+def picture_all(browser: Browser, address: str, empty: str, folder: Path) -> list[str]:
+    """Every page in every way, the first steps at the manager that has no config.yaml; what axe found."""
     problems = []
     for way, size, scheme in WAYS:
         page = look(browser, size, scheme)
         for view in views(mac_of(1)):
-            page.goto(address + view.path)
+            page.goto((empty if view.name == "wizard" else address) + view.path)
             settle(page)
             page.wait_for_timeout(400)
             page.screenshot(path=folder / f"{view.name}-{way}.png", full_page=way != "phone" and view.name in WHOLE)
@@ -163,6 +165,21 @@ def picture_all(browser: Browser, address: str, folder: Path) -> list[str]:
     return problems
 
 
+def nothing_yet(folder: Path) -> Backend:
+    """A manager before its first steps."""
+    store = Store(folder / "state" / "piman.db")
+    alone = Alone(folder / "config.yaml", None, None, store)
+    place = Place(folder / "config.yaml", None, folder / "state", store, Web(), title="Test rack")
+    return Backend(place, alone.rack, alone.reopen)
+
+
+def serve(backend: Backend) -> WebServer:
+    """A server for it, on a port of its own."""
+    server = WebServer(backend.place.web, 0, backend.place.state_dir, lambda: backend)
+    threading.Thread(target=server.run, daemon=True).start()
+    return server
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,10 +187,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, chromium() as browser:
         backend = made_up(Path(made), 44)
         backend.place = replace(backend.place, web=Web())
-        server = WebServer(backend.place.web, 0, backend.place.state_dir, lambda: backend)
-        threading.Thread(target=server.run, daemon=True).start()
-        problems = picture_all(browser, f"http://localhost:{server.port}", folder)
-        server.stop()
+        servers = [serve(backend), serve(nothing_yet(Path(made) / "new"))]
+        rack, empty = (f"http://localhost:{each.port}" for each in servers)
+        problems = picture_all(browser, rack, empty, folder)
+        for server in servers:
+            server.stop()
     sys.stdout.write("".join(f"{each}\n" for each in problems) + f"{len(problems)} problems; pictures in {folder}\n")
 
 

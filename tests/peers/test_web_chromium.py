@@ -205,8 +205,8 @@ def test_the_first_steps_make_a_config(tmp_path: Path, browser: Browser) -> None
     assert served.complaints == []
 
 
-def test_a_rack_of_500_is_painted_within_a_second_of_its_data(tmp_path: Path, browser: Browser) -> None:
-    backend, _fleet = open_backend(tmp_path, 500)
+def test_a_rack_of_500_is_painted_within_a_second_and_changes_without_flicker(tmp_path: Path, browser: Browser) -> None:
+    backend, fleet = open_backend(tmp_path, 500)
     served = Served(replace_threads(backend))
     try:
         page = served.open(browser, "/api")  # so that the browser itself is awake
@@ -214,6 +214,11 @@ def test_a_rack_of_500_is_painted_within_a_second_of_its_data(tmp_path: Path, br
         page.goto(f"http://localhost:{served.port}/")
         expect(page.locator("a.port").nth(499)).to_be_visible()
         took = time.monotonic() - began
+        page.evaluate("() => { window.kept = [...document.querySelectorAll('a.port')]; }")
+        for number in range(100):
+            fleet.report(Report(mac_of(number), Stage.DISCOVER, heard="DHCPDISCOVER"))
+        expect(page.locator(f'a.port[href="/pi/{mac_of(99)}"]')).to_contain_text("discover")
+        assert page.evaluate("() => window.kept.every(each => each.isConnected)")  # changed in place
         page.close()
     finally:
         served.stop()

@@ -21,7 +21,7 @@ async function check() {
   const draft = await api("POST", "/wizard/check", wanted());
   for (const each of Object.values(inputs)) each.mark("");
   const left = draft.problems.filter((problem) => { inputs[problem.key]?.mark(problem.text); return !inputs[problem.key]; });
-  result.replaceChildren(h("section", { class: "card" }, h("h2", {}, "4. This will be config.yaml"), diff(draft.diff), problemList(left),
+  if (found.needed) result.replaceChildren(h("section", { class: "card" }, h("h2", {}, "4. This will be config.yaml"), diff(draft.diff), problemList(left),
     h("button", { class: "main", disabled: draft.problems.length > 0 || !found.needed, onclick: attempt(async () => { await api("POST", "/wizard/apply", wanted()); toast("config.yaml is written"); location.assign("/"); }) }, "Write it")));
 }
 
