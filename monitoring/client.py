@@ -144,10 +144,12 @@ class Poller:
     def _look_around(self, now: float) -> None:
         """Take over hosts.csv and the board: newcomers are spread over the interval, those who left are forgotten."""
         hosts = {host.mac: host for host in self._hosts_of()}
-        fresh = [mac for mac in hosts if mac not in self._hosts]
+        fresh = dict.fromkeys(mac for mac in hosts if mac not in self._hosts)
         for number, mac in enumerate(fresh):
             before = self._health.up(mac, 0.0)  # by an earlier process
             self._told[mac] = _Told(up=before.is_up, down=not before.is_up and before.since > 0)
+            if not before.is_up:  # one poll soon; more, when something is heard of it
+                self._told[mac].silent = TIRED - 1
             heapq.heappush(self._due, (now + number * self._settings.interval / len(fresh), mac))
         if hosts.keys() != self._hosts.keys():
             self._told = {mac: self._told[mac] for mac in hosts}
@@ -157,7 +159,7 @@ class Poller:
             if row.mac in hosts:
                 told, self._stages[row.mac] = self._told[row.mac], row.stage
                 if row.heard_at > told.heard_at:
-                    told.heard_at, told.silent = row.heard_at, 0
+                    told.heard_at, told.silent = row.heard_at, told.silent if row.mac in fresh else 0
                 self._health.heard(row.mac, row.heard, row.heard_at, row.stage, row.since)
 
     def _begin_due(self, now: float) -> None:
