@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commands.session import Failure, Session, whoami
+from commands.session import HOME, Failure, Session, whoami
 
 if TYPE_CHECKING:
     from utility.config import Config
@@ -74,18 +74,21 @@ def describe(config: Config, stored: StoredImage) -> dict[str, object]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A public key that may log in as root; for card images, which let nobody in by themselves.",
 )
+@click.option("--agent/--no-agent", default=True, help="Put the node agent into a card image.", show_default=True)
 @click.option("--use", "chosen", is_flag=True, help="Choose it at once.")
 @click.pass_obj
-def import_(session: Session, source: Path, name: str, ssh_key: Path | None, chosen: bool) -> None:
+def import_(session: Session, source: Path, name: str, ssh_key: Path | None, agent: bool, chosen: bool) -> None:
     """Make an image of a Raspberry Pi OS card image (.img, .img.xz) or of a tarball of a root file system.
 
-    A card image's second partition is taken, with owners and modes, and its fstab replaced: it needs no root.
+    A card image's second partition is taken, with owners and modes, and its fstab replaced: it needs no root. It also
+    gets the agent that tells how its Pi is.
     """
-    from utility.images import ImportFailedError, import_image
+    from utility.images import Additions, ImportFailedError, import_image
 
     config = session.config()
+    additions = Additions(public_key(ssh_key), agent_files() if agent else None)
     try:
-        made = import_image(source, config.image, name, public_key(ssh_key), Meter())
+        made = import_image(source, config.image, name, additions, Meter())
     except ImportFailedError as error:
         raise Failure(f"{source}: {error}") from None
     except OSError as error:
@@ -95,6 +98,12 @@ def import_(session: Session, source: Path, name: str, ssh_key: Path | None, cho
         choose(config, made.name)
     else:
         click.echo(f"`piman image use {made.name}` lets new installations have it")
+
+
+def agent_files() -> tuple[bytes, bytes]:
+    """The node agent and its unit."""
+    agent = HOME / "monitoring" / "monitoring_server.py"
+    return agent.read_bytes(), (HOME / "install" / "rootfs" / "piman-agent.service").read_bytes()
 
 
 def public_key(path: Path | None) -> str:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The node agent: runs on the Pi, answers GET /events on port 3000 with its load as JSON. It knows nothing of Piman.
 
-One file with no import but the standard library and psutil (Debian: python3-psutil), so that it can be copied to any
-Pi. It only reads, takes no input but the path, and needs no privilege; with CAP_SYSLOG it also counts what the kernel
-says of the card. GET /metrics is the same for Prometheus.
+One file on psutil (Debian: python3-psutil) and the standard library, so that it can be copied to any Pi; where there is
+no psutil it reads the same from the kernel's files. It only reads, takes no input but the path, and needs no privilege;
+with CAP_SYSLOG it also counts what the kernel says of the card. GET /metrics is the same for Prometheus.
 
 A file below $PIMAN_AGENT_ROOT goes before the one of the same path in the system: so a test, or a Pi in QEMU, which
 has no heat and no supply, can say what is read.
@@ -24,7 +24,12 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
+try:
+    import psutil
+except ImportError:  # Raspberry Pi OS Lite has none, and a rack has no internet to get it from
+    HAS_PSUTIL = False
+else:
+    HAS_PSUTIL = True
 
 VERSION = "2"
 PORT = 3000
@@ -244,11 +249,56 @@ def ask_vcgencmd(program: str) -> int | None:
         return None
 
 
+class PsutilLoad:
+    """What psutil says of processor, memory, root file system and processes. OSError."""
+
+    def __init__(self) -> None:
+        psutil.cpu_percent(interval=None)  # so that the first answer has a span to measure
+
+    def read(self) -> dict[str, float]:
+        try:
+            return {
+                "cpu_percent": psutil.cpu_percent(interval=None),
+                "memory_percent": psutil.virtual_memory().percent,
+                "disk_percent": psutil.disk_usage("/").percent,
+                "num_pids": len(psutil.pids()),
+            }
+        except psutil.Error as error:
+            raise OSError(str(error)) from error
+
+
+class ProcLoad:
+    """The same from /proc (proc(5)), as psutil reckons it. OSError."""
+
+    def __init__(self) -> None:
+        self._before = self._processor()
+
+    @staticmethod
+    def _processor() -> tuple[int, int]:
+        """Ticks in use and in all, since the boot; a guest's are in its host's already."""
+        times = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+        return sum(times) - times[3] - times[4], sum(times)
+
+    def read(self) -> dict[str, float]:
+        (used, all_), self._before = self._before, self._processor()
+        used, all_ = self._before[0] - used, self._before[1] - all_
+        lines = (line.split() for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        memory = {words[0]: int(words[1]) for words in lines}
+        disk = os.statvfs("/")
+        taken = disk.f_blocks - disk.f_bfree  # what is kept for root counts neither as taken nor as free
+        return {
+            "cpu_percent": round(100 * used / all_, 1) if all_ > 0 else 0.0,
+            "memory_percent": round(100 * (1 - memory["MemAvailable:"] / memory["MemTotal:"]), 1),
+            "disk_percent": round(100 * taken / max(taken + disk.f_bavail, 1), 1),
+            "num_pids": sum(entry.name.isdecimal() for entry in Path("/proc").iterdir()),
+        }
+
+
 class Agent:
     """Reads the Pi: `events` is what /events answers."""
 
     def __init__(self) -> None:
-        psutil.cpu_percent(interval=None)  # so that the first answer has a span to measure
+        self._load = PsutilLoad() if HAS_PSUTIL else ProcLoad()
         self._kernel, self._supply = Kernel(), Supply()
         self._events: dict[str, object] = {}
         self._read_at = -FRESH
@@ -267,10 +317,7 @@ class Agent:
         counts = [int(text) for path in places("/sys/fs/ext4/*/errors_count") if (text := text_of(path)).isdecimal()]
         known = counts or self._kernel.is_read
         found: dict[str, object] = {
-            "cpu_percent": psutil.cpu_percent(interval=None),
-            "memory_percent": psutil.virtual_memory().percent,
-            "disk_percent": psutil.disk_usage("/").percent,
-            "num_pids": len(psutil.pids()),
+            **self._load.read(),
             "temperature": temperature(),
             "load1": number(first("/proc/loadavg")),
             "uptime": number(first("/proc/uptime")),
@@ -314,7 +361,7 @@ def answer(agent: Agent, question: bytes) -> bytes:
             made = http("200 OK", agent.metrics(), "text/plain; version=0.0.4; charset=utf-8")
         else:
             made = http("404 Not Found", json.dumps({"error": "only /events and /metrics are here"}))
-    except (OSError, psutil.Error) as error:
+    except OSError as error:
         made = http("503 Service Unavailable", json.dumps({"error": f"cannot read the load: {error}"}))
     return made[: made.index(b"\r\n\r\n") + 4] if words[0] == b"HEAD" else made
 

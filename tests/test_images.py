@@ -19,9 +19,10 @@ import pytest
 from tcp.image import ImageFile
 from tests.test_ext4 import debugfs, mke2fs
 from utility import images
-from utility.images import FSTAB, ImportFailedError, folder_of, import_image, stored_images, use_image
+from utility.images import FSTAB, Additions, ImportFailedError, folder_of, import_image, stored_images, use_image
 
 KEY = "ssh-ed25519 AAAA somebody"
+AGENT = (b"the agent", b"its unit")
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_a_tarball_however_it_is_packed(image: Path, tmp_path: Path, name: str, 
 def test_a_card_image(image: Path, tmp_path: Path, system: bytes, name: str, pack: Callable[[bytes], bytes]) -> None:
     source = tmp_path / name.format("2024-raspios-lite.img")
     source.write_bytes(pack(card(system)))
-    made = import_image(source, image, ssh_key=f"{KEY}\n")
+    made = import_image(source, image, additions=Additions(f"{KEY}\n", AGENT))
     assert made.name == "2024-raspios-lite"
     with tarfile.open(made.path, "r:gz") as archive:
         found = {each.name: each for each in archive}
@@ -126,12 +127,16 @@ def test_a_card_image(image: Path, tmp_path: Path, system: bytes, name: str, pac
         modes = {name: found[name].mode for name in ("etc/fstab", "root/.ssh", "root/.ssh/authorized_keys")}
         assert list(modes.values()) == [0o644, 0o700, 0o600]
         assert found["etc/systemd/system/multi-user.target.wants/ssh.service"].issym()
+        wanted = found["etc/systemd/system/multi-user.target.wants/piman-agent.service"]
+        assert wanted.linkname == "/etc/systemd/system/piman-agent.service"
+        agent = archive.extractfile("opt/piman/monitoring_server.py"), archive.extractfile(wanted.linkname[1:])
+        assert tuple(file.read() for file in agent if file) == AGENT
 
 
 def test_tar_unpacks_what_we_packed(image: Path, tmp_path: Path, system: bytes) -> None:
     """The installer's tar is busybox's."""
     (tmp_path / "bare.img").write_bytes(system)
-    made = import_image(tmp_path / "bare.img", image, ssh_key=KEY)
+    made = import_image(tmp_path / "bare.img", image, additions=Additions(KEY, AGENT))
     out = tmp_path / "out"
     out.mkdir()
     # Not the device: in a user namespace nobody may make one.
@@ -156,7 +161,7 @@ def test_what_cannot_be_imported(image: Path, tmp_path: Path, system: bytes) -> 
     def refused(data: bytes, text: str, name: str = "", ssh_key: str = "") -> None:
         (tmp_path / "thing.img").write_bytes(data)
         with pytest.raises(ImportFailedError, match=text):
-            import_image(tmp_path / "thing.img", image, name, ssh_key)
+            import_image(tmp_path / "thing.img", image, name, Additions(ssh_key))
         assert list(folder_of(image).iterdir()) == []
 
     whole = tarball(tmp_path / "whole", "sbin/init", *(f"file{number}" for number in range(3000))).read_bytes()

@@ -26,6 +26,8 @@ from monitoring.monitoring_server import (
     STA_UNSYNC,
     Agent,
     Kernel,
+    ProcLoad,
+    PsutilLoad,
     Server,
     Supply,
     Timex,
@@ -314,7 +316,7 @@ def test_other_methods_are_refused(server: Server) -> None:
 
 def test_a_load_that_cannot_be_read_is_503(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_agent: Agent) -> dict[str, object]:
-        raise psutil.AccessDenied(1)
+        raise PermissionError("not yours")
 
     monkeypatch.setattr(Agent, "events", fail)
     status, _, body = ask(server, "/events")
@@ -435,3 +437,34 @@ def test_the_process_is_small_and_asks_for_little(tmp_path: Path) -> None:
     for _ in range(20):
         agent._read(time.monotonic())
     assert (time.process_time() - began) / 20 < 0.01
+
+
+def test_without_psutil_the_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = ProcLoad(), PsutilLoad()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:  # something to measure
+        pass
+    ours_read, theirs_read = ours.read(), theirs.read()
+    assert ours_read.keys() == theirs_read.keys()
+    for name, near in {"cpu_percent": 15.0, "memory_percent": 5.0, "disk_percent": 1.0, "num_pids": 20.0}.items():
+        assert abs(ours_read[name] - theirs_read[name]) <= near, (name, ours_read, theirs_read)
+    assert ours_read["cpu_percent"] > 0
+    monkeypatch.setattr(monitoring_server, "HAS_PSUTIL", False)
+    assert Agent().events()["num_pids"]
+
+
+def test_what_psutil_is_refused_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> list[int]:
+        raise psutil.AccessDenied(1)
+
+    load = PsutilLoad()
+    monkeypatch.setattr(psutil, "pids", refuse)
+    with pytest.raises(OSError, match="pid=1"):
+        load.read()
+
+
+def test_it_runs_on_the_standard_library_alone() -> None:
+    without = "import sys; sys.modules['psutil'] = None; "
+    script = f"{without}from monitoring.monitoring_server import Agent; print(Agent().events())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert "'num_pids': " in done.stdout, done.stderr

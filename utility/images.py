@@ -35,6 +35,8 @@ _LINUX, _GPT = 0x83, 0xEE  # partition types
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENDING = re.compile(r"(\.(tgz|tar|img|raw|iso|gz|xz|bz2))+$", re.IGNORECASE)
 _SSH_SERVICE = "etc/systemd/system/multi-user.target.wants/ssh.service"
+_AGENT, _AGENT_SERVICE = "opt/piman/monitoring_server.py", "etc/systemd/system/piman-agent.service"
+_AGENT_WANTED = "etc/systemd/system/multi-user.target.wants/piman-agent.service"
 _INIT = frozenset({"sbin/init", "usr/sbin/init"})
 # What a system from a card says of disks that our card does not have. Ours has one file system, of this label.
 FSTAB = (
@@ -57,6 +59,37 @@ class StoredImage:
     size: int
     when: float
     in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What a system from a card image gets beside its own files.
+
+    ssh_key   a public key that may log in as root; empty: none
+    agent     the node agent and its systemd unit; None: without
+    """
+
+    ssh_key: str = ""
+    agent: tuple[bytes, bytes] | None = None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path -> content."""
+        files = {"etc/fstab": FSTAB.encode()}
+        if self.ssh_key:
+            files["root/.ssh/authorized_keys"] = self.ssh_key.strip().encode() + b"\n"
+        if self.agent:
+            files[_AGENT], files[_AGENT_SERVICE] = self.agent
+        return files
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Path -> target: the services that are enabled."""
+        links = {_SSH_SERVICE: "/lib/systemd/system/ssh.service"} if self.ssh_key else {}
+        return links | ({_AGENT_WANTED: f"/{_AGENT_SERVICE}"} if self.agent else {})
+
+
+NOTHING = Additions()
 
 
 def folder_of(image: Path) -> Path:
@@ -116,13 +149,17 @@ def _free_path(folder: Path, name: str) -> Path:
 
 
 def import_image(
-    source: Path, image: Path, name: str = "", ssh_key: str = "", progress: Progress = lambda _what, _bytes: None
+    source: Path,
+    image: Path,
+    name: str = "",
+    additions: Additions = NOTHING,
+    progress: Progress = lambda _what, _bytes: None,
 ) -> StoredImage:
     """Make an image of a tarball of a root file system, or of a card image (.img), each packed by gzip, xz or bzip2.
 
-    name      of the new image; else it is made of the file's
-    ssh_key   a public key that may log in as root, added to what comes from a card image
-    progress  told now and then
+    name       of the new image; else it is made of the file's
+    additions  for what comes from a card image; a tarball is taken as it is
+    progress   told now and then
 
     What is there until the end is a file with another ending. ImportFailedError, OSError.
     """
@@ -137,12 +174,12 @@ def import_image(
     with _new_file(path, progress) as made, _unpacked(source) as data:
         head = data.peek(2048)[:2048]
         if head[257:262] == b"ustar":
-            if ssh_key:
+            if additions.ssh_key:
                 raise ImportFailedError("--ssh-key is for card images; a tarball is taken as it is")
             _copy_tar(data, made, progress)
         elif head[510:512] == b"\x55\xaa" or _is_ext4(head):
             with _seekable(data, source, folder, progress) as card:
-                _pack(Ext4(card, root_partition(card)), made, ssh_key, progress)
+                _pack(Ext4(card, root_partition(card)), made, additions, progress)
         else:
             raise ImportFailedError(f"{source.name} is neither a tarball nor an image of a card")
     return next(each for each in stored_images(image) if each.path == path)
@@ -240,23 +277,21 @@ def root_partition(card: BinaryIO) -> int:
 # ------------------------------------------------------------------------------------------- file system to archive
 
 
-def _pack(system: Ext4, made: BinaryIO, ssh_key: str, progress: Progress) -> None:
+def _pack(system: Ext4, made: BinaryIO, additions: Additions, progress: Progress) -> None:
     """Write the whole file system as a .tar.gz, with what has to differ on a card of ours."""
-    ours = {"etc/fstab": FSTAB.encode()}
-    links = [_SSH_SERVICE] if ssh_key else []
-    if ssh_key:
-        ours["root/.ssh/authorized_keys"] = ssh_key.strip().encode() + b"\n"
+    files, links = additions.files, additions.links
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=made, compresslevel=6, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
     ):
-        packer = _Packer(system, archive, frozenset((*ours, *links)), progress)
+        packer = _Packer(system, archive, frozenset((*files, *links)), progress)
         packer.folder(system.inode(ROOT), "")
-        for name, data in ours.items():
+        for name, data in files.items():
             _add_folders(archive, packer.folders, name)
             _add(archive, name, data)
-        for name in links:
-            _add_link(archive, packer.folders, name)
+        for name, target in links.items():
+            _add_folders(archive, packer.folders, name)
+            _add_link(archive, name, target)
 
 
 def _add_folders(archive: tarfile.TarFile, folders: set[str], name: str) -> None:
@@ -277,11 +312,9 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _add_link(archive: tarfile.TarFile, folders: set[str], name: str) -> None:
-    """Enable a service."""
-    _add_folders(archive, folders, name)
+def _add_link(archive: tarfile.TarFile, name: str, target: str) -> None:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname = tarfile.SYMTYPE, f"/lib/systemd/system/{name.rpartition('/')[2]}"
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
     archive.addfile(entry)
 
 
