@@ -26,8 +26,8 @@ rm -rf build
 mkdir build
 cp -r "$site" build/site
 # git knows what belongs to us; a tree without git (an unpacked archive) is taken as it lies.
-{ git ls-files -z piman.py commands dhcp tftp tcp ntp utility monitoring web lab install 2>/dev/null ||
-    find piman.py commands dhcp tftp tcp ntp utility monitoring web lab install -type f -not -path '*/__pycache__/*' -print0; } |
+{ git ls-files -z piman.py commands dhcp tftp tcp ntp utility monitoring web lab install ':!web/screenshots' 2>/dev/null ||
+    find piman.py commands dhcp tftp tcp ntp utility monitoring web lab install -type f -not -path '*/__pycache__/*' -not -path 'web/screenshots/*' -print0; } |
     xargs -0 cp --parents -t build/site
 ".cache/zipapp-$key/venv/bin/shiv" --compressed --site-packages build/site --entry-point piman:main \
     --python '/usr/bin/env python3' --output-file build/piman.pyz
