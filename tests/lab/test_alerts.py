@@ -47,6 +47,11 @@ def arrivals(webhook: Webhook) -> Callable[[], Counter[tuple[str, str, str]]]:
     return arrived
 
 
+def mailed(mailbox: Mailbox) -> Counter[str]:
+    """The lines of all mails that came."""
+    return Counter(line[2:] for mail in mailbox.mails for line in mail.get_content().splitlines())  # type: ignore[attr-defined]
+
+
 def has_agents(manager: Manager, count: int) -> bool:
     path = manager.rack.directory / "state" / "piman.db"
     with Store(path, read_only=True) as store:
@@ -97,9 +102,10 @@ def test_trouble_in_real_machines(tmp_path: Path) -> None:
         assert "dead for 1m" in steps[0]
         everything = raised | {("pi2", "up", "raised")}
         assert arrived() == Counter(everything | {(name, rule, "over") for name, rule, _event in everything})
-        mailed = Counter(line[2:] for mail in mailbox.mails for line in mail.get_content().splitlines())  # type: ignore[attr-defined]
-        assert {line.partition(": it is down")[0] for line in mailed} == {
+        # Mail is a channel of its own, with its own pause between two messages.
+        until(lambda: sum(mailed(mailbox).values()) >= 4, 90, "four lines by mail")
+        assert sum(mailed(mailbox).values()) == 4
+        assert {line.partition(": it is down")[0] for line in mailed(mailbox)} == {
             f"{word}: {name}" for word in ("critical", "over") for name in ("pi1", "pi2")
         }
-        assert sum(mailed.values()) == 4
         assert manager.piman("alerts").stdout.splitlines() == ["nothing is wrong"]
