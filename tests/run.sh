@@ -53,12 +53,14 @@ python -m mypy --strict .
 shellcheck -S warning -e SC1007,SC3045 make_zipapp.sh install/*.sh install/*/*.sh lab/*.sh install/initram/init tests/run.sh tests/bench/run.sh \
     .ci/run
 
-# Each world is alone with its network, so two can run at once: the peers mostly wait, the unit tests mostly work.
-unit_tests() {
+# Each world is alone with its network, so two can run at once: the peers mostly wait, these mostly work.
+beside_the_peers() {
     echo "== unit tests"
     measure_coverage
     echo "== fuzz"
     world python -m tests.fuzz.fuzz --seconds 2
+    echo "== a manager that is killed"
+    world python -m pytest tests/lab/test_manager_killed.py
 }
 
 measure_coverage() {
@@ -112,14 +114,14 @@ PURE
 }
 
 mkdir -p .cache
-unit_tests >.cache/unit_tests.log 2>&1 &
-unit=$! failed=
-trap 'kill "$unit" 2>/dev/null || true' EXIT
-echo "== real peers (and the unit tests beside them)"
+beside_the_peers >.cache/beside.log 2>&1 &
+beside=$! failed=
+trap 'kill "$beside" 2>/dev/null || true' EXIT
+echo "== real peers (unit tests, fuzzing and a manager that is killed beside them)"
 world python -m pytest tests/peers || failed=1
-wait "$unit" || failed=1
-cat .cache/unit_tests.log
+wait "$beside" || failed=1
+cat .cache/beside.log
 [ -z "$failed" ] || exit 1
 
 echo "== the rack"
-world python -m pytest tests/lab
+world python -m pytest tests/lab --ignore=tests/lab/test_manager_killed.py
