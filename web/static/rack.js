@@ -2,6 +2,7 @@
 import { api, attempt, badge, clock, h, live, may, mood, picture, ring, show, timeline, toast } from "./app.js";
 
 const squares = new Map(); // key of a port -> its element and what is drawn in it
+const strangers = new Map(); // MAC of a Pi that waits -> its row, and the part of it that changes
 const numbers = h("ul", { class: "numbers" });
 const fresh = h("div");
 const wrong = h("div");
@@ -35,23 +36,37 @@ function drawNumbers() {
   if (picture.rack.server_runs === false) numbers.append(h("li", { class: "problem" }, "no server runs: this is what was known when it stopped"));
 }
 
+/** A row stays the same element as long as its Pi waits, so that no update takes the focus, or a letter, from somebody who types. */
 function drawStrangers() {
-  const strangers = all().filter((pi) => !pi.known && pi.waiting);
-  const key = strangers.map((pi) => [pi.mac, pi.vendor, pi.model, pi.serial, pi.facts.port].join("\n")).join();
-  if (fresh.dataset.key === key) return;
-  fresh.dataset.key = key;
-  if (!strangers.length) { fresh.replaceChildren(); return; }
-  fresh.replaceChildren(h("section", { class: "card" }, h("h2", {}, strangers.length === 1 ? "A new Pi asks to be let in" : `${strangers.length} new Pis ask to be let in`),
-    h("ul", { class: "strangers" }, strangers.map((pi) => {
-      const typed = fresh.querySelector(`input[data-mac="${pi.mac}"]`)?.value || ""; // a Pi that comes meanwhile takes no word away
-      const name = h("input", { "data-mac": pi.mac, value: typed, "aria-label": `Name of ${pi.mac}`, placeholder: "its name", autocomplete: "off", size: 14 });
-      const adopt = h("button", { class: "main", onclick: attempt(async () => {
-        const [host] = await api("POST", "/adopt", { pis: [{ mac: pi.mac, ...(name.value.trim() ? { name: name.value.trim() } : {}) }] });
-        toast(`${host.mac} is ${host.name} now, with ${host.address}`);
-      }) }, "Adopt");
-      return h("li", {}, h("a", { class: "mono", href: `/pi/${pi.mac}` }, pi.mac), h("span", {}, [pi.vendor, pi.model, pi.serial && `serial ${pi.serial}`].filter(Boolean).join(", ")),
-        pi.facts.port ? h("span", {}, `switch port ${pi.facts.port}`) : null, h("span", { class: "muted" }, `asked at ${clock(pi.heard_at)}`), may("operate") ? h("span", { class: "push" }, name, adopt) : null);
-    }))));
+  const waiting = all().filter((pi) => !pi.known && pi.waiting);
+  for (const [mac, row] of strangers) if (!waiting.some((pi) => pi.mac === mac)) { row.line.remove(); strangers.delete(mac); }
+  if (!waiting.length) { fresh.replaceChildren(); return; }
+  if (!fresh.firstChild) fresh.append(h("section", { class: "card" }, h("h2", {}), h("ul", { class: "strangers" })));
+  const list = fresh.querySelector(".strangers");
+  for (const pi of waiting) {
+    if (!strangers.has(pi.mac)) {
+      strangers.set(pi.mac, stranger(pi.mac));
+      list.append(strangers.get(pi.mac).line);
+    }
+    const { facts, drawn } = strangers.get(pi.mac);
+    const words = [[pi.vendor, pi.model, pi.serial && `serial ${pi.serial}`].filter(Boolean).join(", "), pi.facts.port ? `switch port ${pi.facts.port}` : "", `asked at ${clock(pi.heard_at)}`];
+    if (drawn === words.join("\n")) continue;
+    strangers.get(pi.mac).drawn = words.join("\n");
+    facts.replaceChildren(h("span", {}, words[0]), words[1] ? h("span", {}, words[1]) : "", h("span", { class: "muted" }, words[2]));
+  }
+  const title = waiting.length === 1 ? "A new Pi asks to be let in" : `${waiting.length} new Pis ask to be let in`;
+  const heading = fresh.querySelector("h2");
+  if (heading.textContent !== title) heading.textContent = title;
+}
+
+function stranger(mac) {
+  const name = h("input", { "aria-label": `Name of ${mac}`, placeholder: "its name", autocomplete: "off", size: 14 });
+  const adopt = h("button", { class: "main", onclick: attempt(async () => {
+    const [host] = await api("POST", "/adopt", { pis: [{ mac, ...(name.value.trim() ? { name: name.value.trim() } : {}) }] });
+    toast(`${host.mac} is ${host.name} now, with ${host.address}`);
+  }) }, "Adopt");
+  const facts = h("span", { class: "about" });
+  return { line: h("li", {}, h("a", { class: "mono", href: `/pi/${mac}` }, mac), facts, may("operate") ? h("span", { class: "push" }, name, adopt) : null), facts, drawn: "" };
 }
 
 function drawAlerts() {
