@@ -95,7 +95,14 @@ monitoring/graph.py
 monitoring/health.py
 monitoring/metrics.py
 monitoring/doctor.py
-utility/config.py
+utility/config/settings.py
+utility/config/keys.py
+utility/config/kinds.py
+utility/config/sheet.py
+utility/config/reading.py
+utility/config/switches.py
+utility/config/monitoring.py
+utility/config/checks.py
 utility/drivers.py
 utility/ext4.py
 utility/config_edit.py

@@ -1,4 +1,4 @@
-"""web.fields: the forms have every key that config.py knows, with its default."""
+"""web.fields: the forms have every key that utility/config knows, with its default."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from utility import config as config_module
 from utility.config import load_config
+from utility.config.keys import SECRET_VARIABLES, VARIABLES
 from utility.config_edit import Change, edit_config, values_of
 from web.fields import FIELDS, Field, field_views, switch_views
 
@@ -29,9 +29,9 @@ switches:
 
 
 def test_the_forms_have_every_plain_key() -> None:
-    known = {name.removeprefix("PIMAN_").lower() for name in config_module._VARIABLES}
+    known = {name.removeprefix("PIMAN_").lower() for name in VARIABLES}
     shown = {each.key.replace(".", "_") for each in FIELDS}
-    secrets = {name.removeprefix("PIMAN_").lower() for name in config_module._SECRET_VARIABLES}
+    secrets = {name.removeprefix("PIMAN_").lower() for name in SECRET_VARIABLES}
     assert known - secrets <= shown
     assert shown <= known | {"snmp_read_community", "snmp_write_community"}
     assert len({each.key for each in FIELDS}) == len(FIELDS)

@@ -2,7 +2,7 @@
 
 The text is cut where the YAML parser says that a value stands, and put to the test afterwards: read again, it must say
 what was wanted and nothing else that is new. Where it does not, or a form of YAML is met that nobody writes here,
-EditError. Whether the values are good is for config.py to say. No file here.
+EditError. Whether the values are good is for utility/config to say. No file here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The forms of config.yaml: each plain key with its words, its kind of input and its default. Data only.
 
-What is good is for utility/config.py to say; a test holds the keys and the defaults here equal to those there.
+What is good is for utility/config to say; a test holds the keys and the defaults here equal to those there.
 """
 
 from __future__ import annotations
