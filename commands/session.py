@@ -54,7 +54,8 @@ class Session:
         try:
             return self._with_trials(load_config(self.config_path, self.env_path))
         except ConfigError as error:
-            raise Failure(f"{error}\nnothing was started", USAGE) from None
+            hint = "" if self.config_path.exists() else "; `piman config` makes one, on a web page"
+            raise Failure(f"{error}{hint}\nnothing was started", USAGE) from None
 
     def _with_trials(self, config: Config) -> Config:
         """What `calibrate` has found out is in the state; a state that cannot be read is told by who needs it."""

@@ -14,6 +14,8 @@ import click
 from commands.session import Failure, Session, whoami
 
 if TYPE_CHECKING:
+    import threading
+
     from monitoring.store import Store
     from web.backend import Backend
 
@@ -30,9 +32,12 @@ def config(
 ) -> None:
     """The web page alone, on port 5000 of this machine: edit CONFIG and HOSTS, or make them. ORG is its title.
 
+    Where there is no CONFIG yet, the page leads through the first steps; then this program can go on as the server.
+
     From another machine: ssh -N -L 5000:localhost:5000 NAME@THIS-MACHINE, then http://localhost:5000 there.
     """
     import dataclasses
+    import threading
 
     from utility.config import Config, ConfigError, Ports, Web, load_config
     from utility.service import run_services
@@ -51,16 +56,20 @@ def config(
     state_dir = known.state_dir if known else session.config_path.absolute().parent / "state"
     web = dataclasses.replace(known.web if known else Web(), addresses=address or ("127.0.0.1",))
     wanted = (known.ports if known else Ports()).web if port is None else port
+    going_on = threading.Event()
     with open_store(state_dir) as store:
 
         def backend() -> Backend:
             from web.alone import Alone
             from web.backend import Backend, Place
+            from web.starting import Starter, commands_to_start, this_process_may_serve
 
             alone = Alone(session.config_path, session.env_path, session.hosts_path, store)
             password = known.web_password if known else ""
             place = Place(session.config_path.absolute(), session.env_path, state_dir, store, web, password, org)
-            return Backend(place, alone.rack, alone.reopen)
+            commands = commands_to_start(session.config_path.absolute(), sys.argv[0])
+            begin = (lambda: end_soon(going_on)) if this_process_may_serve() else None
+            return Backend(place, alone.rack, alone.reopen, Starter(begin, commands))
 
         try:
             server = WebServer(web, wanted, state_dir, backend)
@@ -69,10 +78,28 @@ def config(
         scheme = "https" if server.has_tls else "http"
         where = "localhost" if web.is_local else web.addresses[0]
         failure = run_services(
-            [server], lambda: None, lambda: click.echo(f"{scheme}://{where}:{server.port}/   Ctrl-C ends it")
+            [server], lambda: None, lambda: click.echo(f"{scheme}://{where}:{server.port}/   Ctrl-C ends it"), grace=3
         )
     if failure:
         raise Failure(failure)
+    if going_on.is_set():
+        from commands.server import server as run_server
+
+        click.echo("the page goes on as the manager")
+        logging.getLogger().handlers.clear()  # the server logs to a file, too
+        context = click.get_current_context()
+        context.obj = session
+        context.invoke(run_server)
+
+
+def end_soon(going_on: threading.Event) -> None:
+    """End the page as a signal would, when the browser has its answer; what comes then is for who waits for its end."""
+    import os
+    import signal
+    import threading
+
+    going_on.set()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
 def open_store(state_dir: Path) -> Store:

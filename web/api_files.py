@@ -16,6 +16,7 @@ from web.editing import ConfigFile, ConflictError, Draft, HostsFile, draft_view
 from web.fields import field_views, switch_views
 from web.routes import ApiError, Call, Handler, Route
 from web.schemas import PROBLEM, Schema, answer, flag, many, maybe, number, table, text, thing, whole
+from web.starting import start_view
 from web.views import Json
 
 MAX_TEXT = 300_000
@@ -204,6 +205,24 @@ def first_apply(call: Call) -> Json:
     return written(call, file, draft, "make")
 
 
+def before_start(call: Call) -> Json:
+    rack = call.backend.rack
+    return start_view(rack.config, rack.server_runs(), call.backend.starter)
+
+
+def start(call: Call) -> Json:
+    """Let the program behind this page go on as the manager."""
+    if call.backend.rack.server_runs():
+        raise ApiError(409, "a manager runs already")
+    starter = call.backend.starter
+    if starter is None or starter.start is None:
+        command = f"; start it with `{starter.commands[0]}`" if starter else ""
+        raise ApiError(409, f"this program may not serve Pis: it needs root{command}")
+    call.backend.audit(call.caller.who, "start the manager", "", "asked")
+    starter.start()
+    return {"starts": True}
+
+
 # ----------------------------------------------------------------------------------------------------------- the table
 
 _BASE = text("the hash that came with the file", 64, minLength=1)
@@ -305,6 +324,17 @@ _FIRST = thing(
     },
     {"unknown_pis": text(enum=["ignore", "approve"])},
 )
+_BEFORE_START = answer(
+    {
+        "runs": flag("a manager with this config.yaml runs"),
+        "can": flag("the program behind this page can go on as the manager"),
+        "commands": many(text("what starts it otherwise", 4096)),
+        "address": text("where the manager's page will be"),
+        "checks": many(
+            answer({"area": text(), "severity": text(), "text": text(most=5000), "advice": text(most=5000)})
+        ),
+    }
+)
 _TRIED = answer(
     {"ok": flag(), "description": text(), "ports": many(whole()), "text": text(most=2000), "advice": text(most=2000)}
 )
@@ -357,5 +387,13 @@ FILE_ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/wizard/apply", "apply_wizard", "Write the first config.yaml.", told(first_apply), {200: _WRITTEN},
         "admin", _FIRST, tag="files",
+    ),
+    Route(
+        "GET", "/wizard/start", "before_start", "What is still amiss before the manager starts.", told(before_start),
+        {200: _BEFORE_START}, "admin", tag="files",
+    ),
+    Route(
+        "POST", "/wizard/start", "start", "Let the program behind this page, `piman config`, go on as the manager.",
+        told(start), {200: answer({"starts": flag()})}, "admin", tag="files",
     ),
 )  # fmt: skip

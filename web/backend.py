@@ -22,6 +22,7 @@ from web.access import Access
 from web.acts import Acts
 from web.editing import ConfigFile, HostsFile
 from web.live import Live
+from web.starting import Starter
 from web.views import Json, event_view, file_view, pi_views, places_of, rack_view
 
 
@@ -73,10 +74,17 @@ class Backend:
 
     rack    what is in force; None where there is no config.yaml yet
     reopen  called when a page has written config.yaml: take it over; None: the server sees it by itself
+    starter how a page without a server becomes one; None: it is the server's, or nothing can be started
     """
 
-    def __init__(self, place: Place, rack: Callable[[], Rack | None], reopen: Callable[[], None] | None = None) -> None:
-        self.place = place
+    def __init__(
+        self,
+        place: Place,
+        rack: Callable[[], Rack | None],
+        reopen: Callable[[], None] | None = None,
+        starter: Starter | None = None,
+    ) -> None:
+        self.place, self.starter = place, starter
         self._rack, self._reopen = rack, reopen
         self.web_folder = Path(__file__).parent
         self.access = Access(place.store, place.state_dir, place.password)

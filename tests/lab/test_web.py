@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import expect
@@ -9,7 +14,7 @@ from playwright.sync_api import expect
 from lab.light import Pace
 from lab.rack import Rack
 from tests.chromium import chromium, look
-from tests.lab.rig import Manager
+from tests.lab.rig import PIMAN, Manager, until
 from utility.config import load_config
 
 PATIENCE = 60_000  # milliseconds; two cores may have other things to do
@@ -63,3 +68,70 @@ def test_a_stranger_is_adopted_reinstalled_and_watched_over_a_restart_of_the_man
             assert said == []
         finally:
             manager.end()
+
+
+@contextmanager
+def piman_config(rack: Rack) -> Iterator[subprocess.Popen[bytes]]:
+    """`piman config` where nothing is configured, its page in reach; ended as by Ctrl-C."""
+    rack.config.unlink()
+    rack.hosts.unlink()
+    (rack.directory / "install").mkdir()
+    rack.boot_dir.rename(rack.directory / "install" / "boot")
+    with (rack.directory / "page.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*PIMAN, "--config", str(rack.config), "config", "Room 7"], stdout=log, stderr=subprocess.STDOUT
+        )
+
+    def answers() -> bool:
+        with socket.socket() as asker:
+            return asker.connect_ex(("127.0.0.1", 5000)) == 0
+
+    try:
+        until(answers, 20, "the page answers")
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0, (rack.directory / "page.log").read_text()[-3000:]
+
+
+def test_from_nothing_by_the_first_steps_to_an_installed_pi(tmp_path: Path) -> None:
+    """Nobody types a command after `piman config`: the page writes config.yaml, its process goes on as the manager."""
+    pace = Pace(write=3e6)
+    rack = Rack(tmp_path, pis=2, kind="light", model="4", scale=0.2, known=False, pace=pace, image_bytes=8_000_000)
+    expect.set_options(timeout=PATIENCE)
+    with rack, piman_config(rack), chromium() as browser:
+        page = look(browser, patience=60)
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto("http://localhost:5000")
+        expect(page.get_by_role("heading", name="First steps")).to_be_visible()
+        page.get_by_label("Interface to the Pis").select_option("ens4")
+        expect(page.get_by_label("This manager's address")).to_have_value("172.30.4.1")
+        expect(page.get_by_label("Subnet mask")).to_have_value("255.255.255.0")
+        switch = page.get_by_role("group", name="Switch 0")
+        switch.get_by_label("Address").fill("172.30.4.253")
+        switch.get_by_role("button", name="Test it").click()
+        expect(switch.get_by_role("status")).to_contain_text("no answer")
+        switch.get_by_label("Address").fill("172.30.4.254")
+        switch.get_by_role("button", name="Test it").click()
+        expect(switch.get_by_role("status")).to_have_text("Piman lab PoE switch: 3 PoE ports")
+        expect(switch.get_by_label("Ports with a Pi")).to_have_value("3")
+        switch.get_by_label("Ports with a Pi").fill("2")  # the third leads to this machine
+        expect(page.get_by_text("install/boot/rootfs.tgz, 8 MB")).to_be_visible()
+        expect(page.locator("pre.diff")).to_contain_text("+      - 172.30.4.12")
+        page.get_by_role("button", name="Write it").click()
+        page.get_by_role("button", name="Start the manager").click()
+
+        expect(page.locator("a.port, .port")).to_have_count(2)
+        expect(page.locator("#connection")).to_have_text("● live")
+        rack.start()
+        mac = rack.pis[0].mac
+        page.get_by_label(f"Name of {mac}").fill("first")
+        page.get_by_role("listitem").filter(has_text=mac).get_by_role("button", name="Adopt").click()
+        square = page.locator(f'a.port[href="/pi/{mac}"]')
+        expect(square).to_contain_text("first")
+        expect(square.get_by_role("img")).to_be_visible()
+        step = square.locator(".what").inner_text()
+        expect(square.locator(".what")).not_to_have_text(step)  # the ring moves
+        expect(square.locator(".what")).to_have_text("up")
+        assert said == []

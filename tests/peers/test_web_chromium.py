@@ -16,10 +16,11 @@ from monitoring.fleet import Fleet
 from monitoring.store import Store
 from tests.web_rack import STRANGERS, mac_of, open_backend
 from utility.config import Web
-from utility.service import Report, Stage
+from utility.service import Report, Stage, only_server
 from web.alone import Alone
 from web.backend import Backend, Place
 from web.server import WebServer
+from web.starting import Starter
 
 PATIENCE = 20_000  # milliseconds; the machine may have other things to do
 
@@ -180,7 +181,7 @@ def test_the_first_steps_make_a_config(tmp_path: Path, browser: Browser) -> None
     store = Store(tmp_path / "state" / "piman.db")
     alone = Alone(tmp_path / "config.yaml", None, None, store)
     place = Place(tmp_path / "config.yaml", None, tmp_path / "state", store, Web(), title="Room 7")
-    served = Served(Backend(place, alone.rack, alone.reopen))
+    served = Served(Backend(place, alone.rack, alone.reopen, Starter(None, ["sudo piman server"])))
     try:
         page = served.open(browser)
         expect(page.get_by_role("heading", name="First steps")).to_be_visible()
@@ -196,8 +197,11 @@ def test_the_first_steps_make_a_config(tmp_path: Path, browser: Browser) -> None
             assert "interface" in page.locator("#page").inner_text()
         else:
             write.click()
-            expect(page.locator("a.port")).to_have_count(3)
+            expect(page.get_by_role("heading", name="5. Start the manager")).to_be_visible()
+            expect(page.locator("#page pre")).to_have_text("sudo piman server")  # for this program may not
             assert "address: 172.30.4.254" in (tmp_path / "config.yaml").read_text()
+            with only_server(tmp_path / "state"):  # somebody typed it
+                expect(page.locator(".port")).to_have_count(3)
         page.close()
     finally:
         served.stop()

@@ -33,7 +33,7 @@ function drawNumbers() {
   const watts = picture.rack.switches.flatMap((each) => each.ports).reduce((sum, port) => sum + (port.watts || 0), 0);
   const item = (number, word) => h("li", {}, h("b", {}, String(number)), word);
   numbers.replaceChildren(item(known.length, "Pis"), item(count("ok"), "up"), item(count("busy"), "on their way"), item(count("warning") + count("error"), "in trouble"), ...(watts ? [item(watts.toFixed(0), "W")] : []));
-  if (picture.rack.server_runs === false) numbers.append(h("li", { class: "problem" }, "no server runs: this is what was known when it stopped"));
+  if (picture.rack.server_runs === false) numbers.append(h("li", { class: "problem" }, "no manager runs: this is what was known when it stopped ", may("admin") ? h("a", { href: "/wizard" }, "start it") : ""));
 }
 
 /** A row stays the same element as long as its Pi waits, so that no update takes the focus, or a letter, from somebody who types. */
