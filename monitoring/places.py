@@ -87,6 +87,7 @@ class PlaceWatch:
     name = "places"
     first = 20.0  # seconds after the start: the Pis of a rack that was switched on with us are coming up
     interval = 300.0
+    glance = 5.0  # between two looks whether somebody new was heard, who may wait to be adopted: then we ask at once
 
     def __init__(
         self,
@@ -103,9 +104,12 @@ class PlaceWatch:
         self._told: set[str] = set()
 
     def run(self) -> None:
-        patience = self.first
-        while not self._stopping.wait(patience):
-            patience = self.interval
+        due, met = time.monotonic() + self.first, set(self._known())
+        while not self._stopping.wait(min(self.glance, max(0.0, due - time.monotonic()))):
+            known = set(self._known())
+            if time.monotonic() < due and known <= met:
+                continue
+            due, met = time.monotonic() + self.interval, known
             if self._config.switches:
                 # A silent switch takes longer than an end may: then that look is left behind.
                 self._woken.clear()

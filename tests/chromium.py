@@ -51,6 +51,7 @@ def views(mac: str) -> tuple[View, ...]:
         View("api", "/api", "API"),
         View("labels", "/labels", "Labels"),
         View("wizard", "/wizard", "First steps"),
+        View("login", "/login", "Log in"),
     )
 
 

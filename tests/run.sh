@@ -114,6 +114,7 @@ utility/findport.py
 utility/mac_mapper.py
 utility/recorder.py
 utility/usm.py
+web/boots.py
 lab/families.py
 lab/replay.py
 PURE

@@ -146,6 +146,24 @@ def test_what_goes_wrong_in_a_look(store: Store, tmp_path: Path, caplog: pytest.
     assert caplog.text.count("the disk is full") == 1
 
 
+def test_somebody_new_is_looked_for_at_once(store: Store, tmp_path: Path) -> None:
+    """Who waits to be adopted is shown with the port, not five minutes later."""
+    (tmp_path / "config.yaml").write_text(BASE)
+    known, looked = {PI}, threading.Event()
+    watch = PlaceWatch(load_config(tmp_path / "config.yaml", environ={}), lambda: set(known), store)
+    watch.glance = 0.01
+    watch.look = looked.set  # type: ignore[method-assign]
+    thread = threading.Thread(target=watch.run)
+    thread.start()
+    assert not looked.wait(0.2), "those of hosts.csv are not new"
+    known.add(GUEST)
+    assert looked.wait(10)
+    looked.clear()
+    assert not looked.wait(0.2), "once"
+    watch.stop()
+    thread.join(10)
+
+
 def test_a_switch_that_fails_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(switch: Switch) -> Table:
         if switch is RIGHT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import fastjsonschema
 import pytest
@@ -15,11 +16,13 @@ from werkzeug.test import TestResponse
 from monitoring.alerts import Alert, AlertSeverity
 from monitoring.fleet import Fleet
 from monitoring.metrics import Reading
-from tests.web_rack import STRANGERS, mac_of, open_backend
+from monitoring.store import Place as SeenAt
+from tests.web_rack import STRANGERS, address_of, mac_of, open_backend
 from utility.power_cycle import PortResult
 from utility.switches import SwitchError
 from web import access as access_module
 from web.access import make_token
+from web.acts import address_for
 from web.api import ROUTES
 from web.app import create_app
 from web.backend import Backend
@@ -343,6 +346,35 @@ def test_strangers_are_adopted(world: World) -> None:
     answer = world.call("POST", "/adopt", {"pis": [{"mac": "02:00:00:00:00:01"}, {"mac": first}]})
     assert answer.status_code == 409
     assert len(answer.json["adopted"]) == 1  # type: ignore[index]
+
+
+def test_a_stranger_gets_the_address_of_the_port_where_it_is(world: World) -> None:
+    """And no address of another port: a restart by its name would cut that one."""
+    first, second = STRANGERS
+    store, hosts = world.backend.place.store, world.backend.rack.hosts
+    path = world.folder / "hosts.csv"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if ";pi3;" not in line))
+    assert hosts.check() == ()
+    store.save_places([SeenAt(first, "127.0.4.199", 2, "2"), SeenAt(second, "127.0.4.200", 3, "3")])
+    views = world.backend.pis()
+    assert [(views[mac]["switch"], views[mac]["port"]) for mac in STRANGERS] == [(1, 2), (0, 3)]
+    answer = world.call("POST", "/adopt", {"pis": [{"mac": first}, {"mac": second.upper()}]})
+    addresses = [each["address"] for each in answer.json]  # type: ignore[union-attr]
+    assert addresses == ["127.0.0.2", str(address_of(2))]
+    config = world.backend.rack.config
+    assert address_for(config, hosts, SeenAt(first, "127.0.4.200", 99)) == "127.0.0.3"  # a port that has no Pi
+    assert address_for(config, hosts, SeenAt(first, "192.0.2.1", 1)) == "0.0.0.0"  # a switch that is gone
+    assert address_for(config, hosts, None) == "0.0.0.0"
+
+
+def test_the_boots_of_a_pi(world: World) -> None:
+    (boot,) = cast("list[dict[str, object]]", world.get(f"/pis/{mac_of(2)}/boots"))
+    stages = [each["stage"] for each in cast("list[dict[str, object]]", boot["stages"])]
+    assert (boot["outcome"], stages[0], stages[-1]) == ("up", "discover", "boot")
+    assert world.get(f"/pis/{mac_of(9)}/boots") == []
+    (running,) = cast("list[dict[str, object]]", world.get(f"/pis/{mac_of(5)}/boots?limit=1"))
+    assert (running["outcome"], running["ended"]) == ("running", None)
+    assert world.call("GET", f"/pis/{PI}/boots?limit=0").status_code == 400
 
 
 def test_tokens_are_made_and_end(world: World) -> None:

@@ -15,11 +15,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from monitoring.alerts import Alert
 from monitoring.fleet import Fleet
 from monitoring.store import Store
-from utility.config import load_config
+from utility.config import Web, load_config
 from utility.hosts import Hosts
+from utility.rules import AlertSeverity
 from utility.service import Report, Severity, Stage
+from web.alone import Alone
 from web.backend import Backend, Place, Rack
 from web.server import WebServer
 
@@ -81,6 +84,25 @@ def open_backend(folder: Path, pis: int = 30, clock: Callable[[], float] = time.
     place = Place(config.path, None, config.state_dir, store, config.web, title="Test rack")
     rack = Rack(config, hosts, store, fleet.snapshot, store.latest_samples, lambda: True)
     return Backend(place, lambda: rack), fleet
+
+
+def nothing_yet(folder: Path) -> Backend:
+    """A manager before its first steps."""
+    store = Store(folder / "state" / "piman.db")
+    alone = Alone(folder / "config.yaml", None, None, store)
+    place = Place(folder / "config.yaml", None, folder / "state", store, Web(), title="Test rack")
+    return Backend(place, alone.rack, alone.reopen)
+
+
+def raise_alerts(store: Store, now: float) -> None:
+    """Two Pis in trouble, one of them badly; and one that is well again."""
+    hot = Alert(1, "hot", mac_of(7), "pi8", AlertSeverity.WARNING, now - 400, now - 100, "81.2 °C, over 80 °C", 81)
+    text = "silent, and its port is off"
+    lost = Alert(2, "down", mac_of(33), "pi34", AlertSeverity.CRITICAL, now - 900, now - 800, text, 0)
+    over = Alert(
+        3, "down", mac_of(2), "pi3", AlertSeverity.CRITICAL, now - 9000, now - 8900, "silent", 0, resolved_at=now - 7000
+    )
+    store.save_alerts([hot, lost, over], [], [], now)
 
 
 def boot(fleet: Fleet, number: int, steps: int) -> None:

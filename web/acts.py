@@ -20,8 +20,9 @@ from monitoring.operations import (
     resolve,
 )
 from monitoring.power import PowerOptions
-from monitoring.store import Store, StoreError
-from utility.hosts import Host
+from monitoring.store import Place, Store, StoreError
+from utility.config import Config
+from utility.hosts import Host, Hosts, Plan, parse_mac
 from utility.service import Severity
 from web.access import Caller
 from web.jobs import Job, Jobs, Result, Tell
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from web.backend import Rack
 
 BLINKS = 3
+UNASSIGNED = "0.0.0.0"  # in hosts.csv: one is picked
 BLINK_SECONDS = 2.0
 
 
@@ -107,8 +109,11 @@ class Acts:
         return self.jobs.start("identify", who.who, _labels(targets), work)
 
     def adopt(self, who: Caller, mac: str, name: str, address: str) -> Host:
-        """Write a Pi into hosts.csv; OperationError."""
-        host = adopt(self._rack().hosts, mac, name, address)
+        """Write a Pi into hosts.csv, with the address of the port where it is; OperationError."""
+        rack = self._rack()
+        if address == UNASSIGNED:
+            address = address_for(rack.config, rack.hosts, rack.store.places().get(_mac(mac)))
+        host = adopt(rack.hosts, mac, name, address)
         self.record(who.who, "adopt", host.mac, f"{host.name} with {host.address}")
         return host
 
@@ -125,6 +130,30 @@ class Acts:
     def _operations(self, who: Caller, tell: Tell) -> Operations:
         store = self._rack().store
         return Operations(store, who.who, lambda target, text: tell(target.label, text), lambda: self._closing)
+
+
+def _mac(text: str) -> str:
+    """A MAC in any form; what is none is for `adopt` to refuse."""
+    with suppress(ValueError):
+        return parse_mac(text)
+    return text
+
+
+def address_for(config: Config, hosts: Hosts, place: Place | None) -> str:
+    """The address for a Pi at that port: the one that config.yaml gives the port, if nobody has it.
+
+    A port that has none must not make it the Pi of another port, which a restart by its name would cut.
+    """
+    plan, used = Plan.of(config), {host.address for host in hosts.all()}
+    switch = next((each for each in config.switches if place and str(each.address) == place.switch), None)
+    if switch is None or place is None:
+        return UNASSIGNED
+    wanted = switch.pi_addresses[place.port - 1] if 0 < place.port <= len(switch.pi_addresses) else None
+    if wanted is not None and wanted not in used:
+        return str(wanted)
+    elsewhere = used | set(config.pi_addresses)
+    free = (each for each in config.network.hosts() if each not in elsewhere and plan.is_free(each))
+    return str(next(free, UNASSIGNED))
 
 
 def _labels(targets: Sequence[Target]) -> list[str]:

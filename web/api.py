@@ -53,6 +53,26 @@ FILE = answer(
         "blksize": whole(),
     }
 )
+BOOT = answer(
+    {
+        "began": number("Unix time of its first word, or of the power where we switched it on"),
+        "ended": maybe(number("when it was up, or last heard of; null: it is under way")),
+        "seconds": number(),
+        "outcome": text(enum=["up", "running", "failed", "broken off"]),
+        "reason": text("why it failed", 2000),
+        "installed": text("the image that was installed in it; empty: none"),
+        "stages": many(
+            answer(
+                {
+                    "stage": text("power, discover, lease, firmware, kernel, hello, format, image or boot"),
+                    "began": number(),
+                    "seconds": maybe(number("null: it goes on")),
+                }
+            )
+        ),
+        "files": many(FILE),
+    }
+)
 SESSION = answer({"who": text(), "role": text(enum=list(ROLES)), "csrf": text(), "title": text(), "open": flag()})
 PORT = answer(
     {
@@ -183,6 +203,10 @@ def pi_events(call: Call) -> list[Json]:
 
 def pi_files(call: Call) -> list[Json]:
     return call.backend.files(mac_of(call), cast("int", call.query.get("limit", 200)))
+
+
+def pi_boots(call: Call) -> list[Json]:
+    return call.backend.boots(mac_of(call), cast("int", call.query.get("limit", 20)))
 
 
 def pi_samples(call: Call) -> Json:
@@ -435,6 +459,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/pis/{mac}/files", "pi_files", "What it fetched over TFTP.", told(pi_files), {200: many(FILE)},
         query={"limit": LIMIT},
+    ),
+    Route(
+        "GET", "/pis/{mac}/boots", "pi_boots", "Its boots, each with its stages and files; the oldest first.",
+        told(pi_boots), {200: many(BOOT)}, query={"limit": LIMIT},
     ),
     Route(
         "GET", "/pis/{mac}/samples", "pi_samples", "A metric over time, as rows of when, mean, low, high.",

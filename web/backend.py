@@ -17,13 +17,15 @@ from monitoring.operations import OperationError
 from monitoring.store import PiRow, Store
 from utility.config import Config, Web
 from utility.hosts import Hosts
+from utility.service import Stage
 from utility.switches import Port
 from web.access import Access
 from web.acts import Acts
+from web.boots import boot_views
 from web.editing import ConfigFile, HostsFile
 from web.live import Live
 from web.starting import Starter
-from web.views import Json, event_view, file_view, pi_views, places_of, rack_view
+from web.views import Json, event_view, file_view, pi_views, places_of, rack_view, seen_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,10 @@ class Backend:
         rack = self.rack
         rows = rack.rows()
         ordered = {order.mac for order in rack.store.orders()}
-        return pi_views(rows, Roster(rack.hosts, rows).all(), places_of(rack.config), ordered, rack.readings())
+        hosts = Roster(rack.hosts, rows).all()
+        strangers = {row.mac for row in rows} - {host.mac for host in hosts}
+        seen = seen_at(rack.config, rack.store.places()) if strangers else {}
+        return pi_views(rows, hosts, places_of(rack.config), ordered, rack.readings(), seen)
 
     def face(self) -> Json:
         """The switches and their ports."""
@@ -150,6 +155,13 @@ class Backend:
     def files(self, mac: str, limit: int = 200) -> list[Json]:
         """What a Pi fetched over TFTP, the oldest first."""
         return [file_view(each) for each in self.rack.store.files(mac, limit)]
+
+    def boots(self, mac: str, limit: int = 20) -> list[Json]:
+        """The last boots of a Pi with their stages and files, the oldest first."""
+        store = self.rack.store
+        row = next((each for each in self.rack.rows() if each.mac == mac), None)
+        goes_on = row is not None and row.stage not in (None, Stage.UP, Stage.FAILED)
+        return boot_views(store.latest_events(mac, 1000), store.files(mac, 1000), goes_on, limit)
 
     def samples(self, mac: str, metric: str, since: float, until: float, points: int) -> Json:
         """A metric of a Pi over time."""

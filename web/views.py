@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from monitoring.faces import power_word
 from monitoring.metrics import Reading
-from monitoring.store import Event, PiRow
+from monitoring.store import Event, PiRow, Place
 from monitoring.table import health as health_words
 from utility.config import Config, Problem, Switch
 from utility.hosts import Host
@@ -28,6 +28,12 @@ def places_of(config: Config) -> dict[str, tuple[int, int]]:
         for number, address in enumerate(switch.pi_addresses, 1)
         if address is not None
     }
+
+
+def seen_at(config: Config, places: Mapping[str, Place]) -> dict[str, tuple[int, int]]:
+    """MAC -> the number of the switch and the port where the switches have seen it."""
+    numbers = {str(switch.address): switch.index for switch in config.switches}
+    return {mac: (numbers[each.switch], each.port) for mac, each in places.items() if each.switch in numbers}
 
 
 def pi_view(
@@ -86,8 +92,9 @@ def pi_views(
     places: Mapping[str, tuple[int, int]],
     ordered: Collection[str],
     readings: Mapping[str, Reading],
+    seen: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Json]:
-    """Every Pi of hosts.csv in its order, then the strangers, by MAC."""
+    """Every Pi of hosts.csv in its order, then the strangers, by MAC; these where the switches have `seen` them."""
     by_mac = {row.mac: row for row in rows}
     views = {}
     for host in hosts:
@@ -95,7 +102,7 @@ def pi_views(
         row = by_mac.pop(host.mac, None)
         views[host.mac] = pi_view(row, host, place, host.mac in ordered, readings.get(host.mac))
     for mac, stranger in by_mac.items():
-        views[mac] = pi_view(stranger, None, None, mac in ordered)
+        views[mac] = pi_view(stranger, None, (seen or {}).get(mac), mac in ordered)
     return views
 
 

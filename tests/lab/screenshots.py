@@ -17,17 +17,14 @@ from typing import Literal
 
 from playwright.sync_api import Browser
 
-from monitoring.alerts import Alert
 from monitoring.metrics import Reading
-from monitoring.store import Store
 from tests.chromium import DESK, PHONE, axe_problems, chromium, look, prepare_axe, settle, views
-from tests.web_rack import BOOT, PER_SWITCH, mac_of, open_backend
+from tests.web_rack import BOOT, PER_SWITCH, mac_of, nothing_yet, open_backend, raise_alerts
 from utility.config import Web
-from utility.rules import AlertSeverity
 from utility.service import Report, Stage
 from utility.switches import Port
-from web.alone import Alone
-from web.backend import Backend, Place
+from web.access import set_password
+from web.backend import Backend
 from web.server import WebServer
 
 BOOT_TIMES = (
@@ -84,21 +81,7 @@ def made_up(folder: Path, pis: int) -> Backend:
         )
     fleet.tick(clock())
     store = backend.rack.store
-    hot = Alert(
-        1, "hot", mac_of(7), "pi8", AlertSeverity.WARNING, clock() - 400, clock() - 100, "81.2 °C, over 80 °C", 81
-    )
-    lost = Alert(
-        2,
-        "down",
-        mac_of(33),
-        "pi34",
-        AlertSeverity.CRITICAL,
-        clock() - 900,
-        clock() - 800,
-        "silent, and its port is off",
-        0,
-    )
-    store.save_alerts([hot, lost], [], [], clock())
+    raise_alerts(store, clock())
     return measured(backend, pis, clock())
 
 
@@ -147,13 +130,13 @@ def faces(pis: int) -> Mapping[str, Sequence[Port]]:
     return said
 
 
-def picture_all(browser: Browser, address: str, empty: str, folder: Path) -> list[str]:
-    """Every page in every way, the first steps at the manager that has no config.yaml; what axe found."""
+def picture_all(browser: Browser, address: str, others: Mapping[str, str], folder: Path) -> list[str]:
+    """Every page in every way, some at managers of their own; what axe found."""
     problems = []
     for way, size, scheme in WAYS:
         page = look(browser, size, scheme)
         for view in views(mac_of(1)):
-            page.goto((empty if view.name == "wizard" else address) + view.path)
+            page.goto(others.get(view.name, address) + view.path)
             settle(page)
             page.wait_for_timeout(400)
             page.screenshot(path=folder / f"{view.name}-{way}.png", full_page=way != "phone" and view.name in WHOLE)
@@ -163,14 +146,6 @@ def picture_all(browser: Browser, address: str, empty: str, folder: Path) -> lis
                 problems.append(f"{view.name} {way}: {wide} pixels wider than the window")
         page.context.close()
     return problems
-
-
-def nothing_yet(folder: Path) -> Backend:
-    """A manager before its first steps."""
-    store = Store(folder / "state" / "piman.db")
-    alone = Alone(folder / "config.yaml", None, None, store)
-    place = Place(folder / "config.yaml", None, folder / "state", store, Web(), title="Test rack")
-    return Backend(place, alone.rack, alone.reopen)
 
 
 def serve(backend: Backend) -> WebServer:
@@ -187,9 +162,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, chromium() as browser:
         backend = made_up(Path(made), 44)
         backend.place = replace(backend.place, web=Web())
-        servers = [serve(backend), serve(nothing_yet(Path(made) / "new"))]
-        rack, empty = (f"http://localhost:{each.port}" for each in servers)
-        problems = picture_all(browser, rack, empty, folder)
+        locked, _fleet = open_backend(Path(made), 1)
+        locked.place = replace(locked.place, web=Web())
+        set_password(locked.place.store, locked.place.state_dir, "correct horse")
+        servers = [serve(each) for each in (backend, nothing_yet(Path(made) / "new"), locked)]
+        rack, empty, login = (f"http://localhost:{each.port}" for each in servers)
+        problems = picture_all(browser, rack, {"wizard": empty, "login": login}, folder)
         for server in servers:
             server.stop()
     sys.stdout.write("".join(f"{each}\n" for each in problems) + f"{len(problems)} problems; pictures in {folder}\n")

@@ -49,7 +49,7 @@ def test_a_stranger_is_adopted_reinstalled_and_watched_over_a_restart_of_the_man
             square.focus()
             page.keyboard.press("Enter")
             expect(page.get_by_role("heading", level=1)).to_have_text("door")
-            expect(page.get_by_text("The last boot")).to_be_visible()
+            expect(page.get_by_text("with an install of rootfs-")).to_be_visible()
             page.get_by_role("button", name="Reinstall").click()
             page.get_by_label("Type door to go on").fill("door")
             page.get_by_role("button", name="Erase and reinstall").click()
@@ -64,7 +64,7 @@ def test_a_stranger_is_adopted_reinstalled_and_watched_over_a_restart_of_the_man
             manager.start()
             expect(page.locator("#connection")).to_have_text("● live")
             expect(moving.locator(".what")).to_have_text("up")
-            expect(page.locator("h1 + .badge")).to_have_text("up")
+            expect(page.locator("h1 + .bar .badge")).to_have_text("up")
             assert said == []
         finally:
             manager.end()

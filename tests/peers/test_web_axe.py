@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.chromium import PHONE, axe_problems, chromium, look, settle, views
-from tests.web_rack import mac_of, open_backend
+from tests.web_rack import mac_of, nothing_yet, open_backend, raise_alerts
 from utility.config import Web
+from web.access import set_password
+from web.backend import Backend
 from web.server import WebServer
 
 
@@ -21,9 +25,8 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    backend, _fleet = open_backend(tmp_path_factory.mktemp("rack"), 12)
+@contextmanager
+def served(backend: Backend) -> Iterator[str]:
     backend.place = replace(backend.place, web=Web())
     server = WebServer(backend.place.web, 0, backend.place.state_dir, lambda: backend)
     thread = threading.Thread(target=server.run, name="web")
@@ -34,11 +37,38 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     backend.place.store.close()
 
 
-def test_axe_finds_nothing_serious_on_any_page_and_each_fits_a_phone(browser: Browser, address: str) -> None:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    backend, _fleet = open_backend(tmp_path_factory.mktemp("rack"), 12)
+    raise_alerts(backend.place.store, time.time())
+    backend.place.store.add_silence("pi1", "hot", time.time() + 3600, "local", "the fan is ordered")
+    with served(backend) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A rack that wants a password."""
+    backend, _fleet = open_backend(tmp_path_factory.mktemp("locked"), 1)
+    set_password(backend.place.store, backend.place.state_dir, "correct horse")
+    with served(backend) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A manager before its first steps."""
+    with served(nothing_yet(tmp_path_factory.mktemp("empty"))) as address:
+        yield address
+
+
+def test_axe_finds_nothing_serious_on_any_page_and_each_fits_a_phone(
+    browser: Browser, address: str, locked: str, empty: str
+) -> None:
     problems = []
     page = look(browser, PHONE, "light")
     for view in views(mac_of(4)):
-        page.goto(address + view.path)
+        page.goto({"login": locked, "wizard": empty}.get(view.name, address) + view.path)
         settle(page)
         problems += [f"{view.name}: {each}" for each in axe_problems(page)]
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), view.name

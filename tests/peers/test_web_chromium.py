@@ -10,13 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from monitoring.alerts import Alert
 from monitoring.fleet import Fleet
+from monitoring.store import Place as SeenAt
 from monitoring.store import Store
-from tests.web_rack import STRANGERS, mac_of, open_backend
+from tests.web_rack import STRANGERS, mac_of, open_backend, raise_alerts
 from utility.config import Web
-from utility.service import Report, Stage, only_server
+from utility.rules import AlertSeverity
+from utility.service import Report, Severity, Stage, only_server
+from web.access import set_password
 from web.alone import Alone
 from web.backend import Backend, Place
 from web.server import WebServer
@@ -44,7 +48,7 @@ class Served:
         self.thread.join(10)
 
     def open(self, browser: Browser, path: str = "/") -> Page:
-        page = browser.new_page()
+        page = browser.new_context().new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", lambda said: self.complaints.append(said.text) if "Content Security" in said.text else None)
@@ -234,3 +238,140 @@ def replace_threads(backend: Backend) -> Backend:
     """The backend on localhost, whatever the example says."""
     backend.place = replace(backend.place, web=Web())
     return backend
+
+
+def test_who_types_a_name_is_not_disturbed_by_what_others_pis_do(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, fleet = rack
+    first, second = STRANGERS
+    page = served.open(browser)
+    name = page.get_by_label(f"Name of {first}")
+    name.click()
+    page.keyboard.type("win")
+    third = "dc:a6:32:aa:00:03"
+    fleet.report(Report(third, heard="DHCPDISCOVER", facts={"model": "Pi 4", "serial": "77"}))
+    fleet.report(
+        Report(first, heard="DHCPDISCOVER again", facts={"model": "Pi 4", "serial": "91cdf03d", "vendor": "other"})
+    )
+    expect(page.get_by_label(f"Name of {third}")).to_be_visible()
+    expect(page.locator(".strangers li").filter(has_text=first)).to_contain_text("other")
+    page.keyboard.type("dow")
+    expect(name).to_be_focused()
+    expect(name).to_have_value("window")
+    served.backend.rack.store.save_places([SeenAt(second, "127.0.4.200", 7, "7")])
+    fleet.report(Report(second, heard="DHCPDISCOVER"))
+    expect(page.locator(".strangers li").filter(has_text=second)).to_contain_text("switch port 7")
+    page.keyboard.press("Enter")  # as in any form
+    expect(page.get_by_text(f"{first} is window now")).to_be_visible()
+    fleet.tick(time.time())
+    expect(page.get_by_label(f"Name of {second}")).to_be_focused()  # and on to the next
+    page.close()
+
+
+def test_no_update_takes_the_focus(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    """The buttons and filters of each page stay the same elements, whatever moves around them."""
+    served, fleet = rack
+    store = served.backend.rack.store
+    raise_alerts(store, time.time())
+    mac = mac_of(1)
+
+    def move(stage: Stage, seen: Locator) -> None:
+        fleet.report(
+            Report(mac, stage, heard=f"the word of {stage}", event=f"{stage} it is", severity=Severity.WARNING)
+        )
+        fleet.tick(time.time())
+        expect(seen).to_contain_text(str(stage))
+
+    page = served.open(browser, "/pis")
+    page.get_by_role("button", name="State").click()
+    box = page.get_by_label("Choose pi2", exact=True)
+    box.check()
+    search = page.get_by_label("Search")
+    search.fill("pi")
+    for held in (box, search):
+        held.focus()
+        for stage in (Stage.DISCOVER, Stage.UP):  # which sorts it elsewhere
+            move(stage, page.get_by_role("row").filter(has_text=mac))
+        expect(held).to_be_focused()
+    expect(box).to_be_checked()
+
+    page.goto(f"http://localhost:{served.port}/pi/{mac}")
+    restart = page.get_by_role("button", name="Restart")
+    restart.focus()
+    move(Stage.FIRMWARE, page.locator("h1 + .bar"))
+    expect(restart).to_be_focused()
+    page.get_by_role("button", name="Reinstall").click()
+    page.get_by_label("Type pi2 to go on").fill("pi")
+    move(Stage.KERNEL, page.locator("h1 + .bar"))
+    page.keyboard.type("2")
+    expect(page.get_by_role("button", name="Erase and reinstall")).to_be_enabled()
+    page.get_by_role("button", name="Cancel").click()
+
+    page.goto(f"http://localhost:{served.port}/log")
+    page.get_by_label("Search").fill("it is")
+    events = page.get_by_label("Events, the newest first")
+    events.focus()
+    move(Stage.HELLO, events)
+    expect(events).to_be_focused()
+
+    page.goto(f"http://localhost:{served.port}/alerts")
+    button = page.get_by_role("row").filter(has_text="pi8").get_by_role("button", name="Silence")
+    button.focus()
+    new = Alert(4, "down", mac_of(5), "pi6", AlertSeverity.CRITICAL, time.time(), time.time(), "silent, too", 0)
+    store.save_alerts([new], [], [], time.time())
+    expect(page.get_by_text("silent, too")).to_be_visible()
+    expect(button).to_be_focused()
+    page.close()
+
+
+def test_alerts_are_acknowledged_silenced_and_heard_again(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, _fleet = rack
+    store = served.backend.rack.store
+    page = served.open(browser, "/alerts")
+    expect(page.get_by_role("heading", name="Nothing is wrong")).to_be_visible()
+    raise_alerts(store, time.time())
+    expect(page.get_by_role("heading", name="2 open")).to_be_visible()
+    expect(page.get_by_label("2 alerts")).to_be_visible()  # in the navigation
+    worst, hot = (page.get_by_role("row").filter(has_text=each) for each in ("pi34", "pi8"))
+    expect(page.locator("tbody tr").first).to_contain_text("pi34")  # the gravest first
+    worst.get_by_role("button", name="I know").click()
+    expect(worst).to_contain_text("known to local")
+    expect(worst.get_by_role("button", name="I know")).to_have_count(0)
+    expect(page.get_by_label("1 alerts")).to_be_visible()
+    page.get_by_label("Silence for").select_option("a day")
+    hot.get_by_role("button", name="Silence").click()
+    expect(page.get_by_text("hot of pi8 is silent for a day")).to_be_visible()
+    (silence,) = store.silences(time.time())
+    assert (silence.subject, silence.rule) == ("pi8", "hot")
+    assert 86000 < silence.until - time.time() <= 86400
+    listed = page.get_by_role("listitem").filter(has_text="hot of pi8")
+    listed.get_by_role("button", name="End it").click()
+    expect(listed).to_have_count(0)
+    assert store.silences(time.time()) == []
+    expect(page.get_by_role("heading", name="Over lately")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="33 min")).to_contain_text("pi3")
+    assert [each.action for each in store.audit()] == ["end silence", "silence", "acknowledge alert"]
+    page.close()
+
+
+def test_who_logs_in_with_a_wrong_and_the_right_password(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, _fleet = rack
+    place = served.backend.place
+    set_password(place.store, place.state_dir, "correct horse")
+    page = served.open(browser, "/config")
+    password = page.get_by_label("Password, or a token")
+    expect(password).to_be_focused()
+    page.keyboard.type("wrong horse")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("this is not the password")
+    expect(password).to_have_value("")
+    password.fill("correct horse")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_label("Lease time (s)")).to_be_visible()  # where it was going
+    other = page.context.new_page()
+    other.goto(f"http://localhost:{served.port}/")
+    expect(other.locator("a.port").first).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(password).to_be_visible()
+    other.get_by_role("link", name="Alerts", exact=True).click()
+    expect(other.get_by_label("Password, or a token")).to_be_visible()
+    page.context.close()

@@ -24,6 +24,39 @@ export function put(node, ...children) {
   node.replaceChildren(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
+/** Let an element hold these children in this order, and touch only what is not so: what has the focus keeps it. */
+export function keep(parent, nodes) {
+  const held = document.activeElement;
+  const wanted = new Set(nodes);
+  for (const child of [...parent.childNodes]) if (!wanted.has(child)) child.remove();
+  let at = parent.firstChild;
+  for (const node of nodes) {
+    if (node === at) at = at.nextSibling; else parent.insertBefore(node, at);
+  }
+  if (held !== document.activeElement && held?.isConnected) held.focus({ preventScroll: true });
+}
+
+/** The children of an element, each under a key: made when it is new or says something else, and else left alone. */
+export class Kept {
+  constructor(parent) { this.parent = parent; this.held = new Map(); }
+
+  /** `entries` are {key, said, make}. */
+  draw(entries) {
+    const next = new Map();
+    let lost = null; // the new node of one that had the focus
+    for (const { key, said, make } of entries) {
+      const old = this.held.get(key);
+      if (old?.said === said) { next.set(key, old); continue; }
+      const made = { said, node: make() };
+      if (old?.node.contains(document.activeElement)) lost = made.node;
+      next.set(key, made);
+    }
+    this.held = next;
+    keep(this.parent, [...next.values()].map(({ node }) => node));
+    if (lost) (lost.matches("a, button") ? lost : lost.querySelector("a, button, input"))?.focus({ preventScroll: true });
+  }
+}
+
 export const page = document.getElementById("page");
 export function show(...children) {
   page.removeAttribute("aria-busy");
@@ -202,18 +235,31 @@ export function ring(percent) {
 export function place(pi) {
   if (pi.switch === null || pi.switch === undefined) return "";
   const found = picture.rack.switches.find((each) => each.index === pi.switch);
-  return `${found ? found.name : pi.switch} / ${pi.port}`;
+  const label = found?.ports.find((each) => each.port === pi.port)?.label;
+  return `${found ? found.name : pi.switch} / ${label || pi.port}`;
 }
 
-export function timeline(events, withNames = true) {
-  let before = 0;
-  const rows = events.map((each) => {
-    const gap = before && each.when - before < 3600 ? `+${span(each.when - before)}` : "";
-    before = withNames ? 0 : each.when;
-    const who = withNames ? h("a", { href: each.mac ? `/pi/${each.mac}` : "/log" }, each.name || each.mac || "manager") : h("span", { class: "muted" }, gap);
+/** Events, the newest first, in an element that stays: who scrolls in it, or has the focus there, is not disturbed. */
+export class Timeline {
+  constructor(withNames = true) {
+    this.withNames = withNames;
+    this.node = h("ol", { class: withNames ? "timeline" : "timeline own", tabindex: "0", "aria-label": "Events, the newest first" });
+    this.kept = new Kept(this.node);
+  }
+
+  draw(events) {
+    let before = 0;
+    this.kept.draw(events.map((each) => {
+      const gap = !this.withNames && before && each.when - before < 3600 ? `+${span(each.when - before)}` : "";
+      before = each.when;
+      return { key: each.id, said: `${gap} ${each.name}`, make: () => this.line(each, gap) };
+    }).reverse());
+  }
+
+  line(each, gap) {
+    const who = this.withNames ? h("a", { href: each.mac ? `/pi/${each.mac}` : "/log" }, each.name || each.mac || "manager") : h("span", { class: "muted" }, gap);
     return h("li", {}, h("time", { datetime: new Date(each.when * 1000).toISOString() }, clock(each.when)), who, h("span", { class: each.severity === "info" ? "" : each.severity }, each.text));
-  });
-  return h("ol", { class: withNames ? "timeline" : "timeline own", tabindex: "0", "aria-label": "Events, the newest first" }, rows.reverse());
+  }
 }
 
 /** A button that saves events as a file of lines. */
@@ -273,7 +319,7 @@ export function actions(chosen) {
   const targets = () => chosen().map((pi) => pi.mac);
   const named = () => (chosen().length === 1 ? chosen()[0].name || chosen()[0].mac : `${chosen().length} Pis`);
   const word = () => (chosen().length === 1 ? chosen()[0].name || chosen()[0].mac : String(chosen().length));
-  const button = (text, work, kind = "") => h("button", { type: "button", class: kind, onclick: attempt(async () => { if (chosen().length) await work(); else toast("choose some Pis first"); }) }, text);
+  const button = (text, work, kind = "") => h("button", { type: "button", class: kind, onclick: attempt(async () => { if (chosen().length) await work(); else toast("choose some Pis first: by the boxes before their names"); }) }, text);
   return [
     button("Restart", async () => { if (await ask(`Restart ${named()}?`, "Its power is cut for some seconds.", "Restart")) await order("/restart", { targets: targets() }); }),
     button("Reinstall", async () => { if (await ask(`Erase and reinstall ${named()}?`, "The SD card is formatted and the image installed anew. What is on the card is lost.", "Erase and reinstall", word())) await order("/reinstall", { targets: targets(), confirm: targets().length }); }, "danger"),

@@ -1,87 +1,124 @@
-// One Pi: facts, buttons, graphs, its timeline and files in one place.
-import { actions, ago, api, attempt, badge, clock, h, live, may, measure, megabytes, mood, now, page, picture, place, put, save, show, span, timeline, title, toast } from "./app.js";
+// One Pi: facts, buttons, graphs, its boots with their files, and its timeline in one place.
+import { actions, ago, api, attempt, badge, clock, h, Kept, live, may, measure, megabytes, mood, now, page, picture, place, put, save, show, span, Timeline, title, toast } from "./app.js";
 
 const mac = page.dataset.mac;
-const head = h("section", { class: "card" });
-const facts = h("section", { class: "card" });
-const story = h("section", { class: "card" });
-const graphs = h("section", { class: "card" });
-const files = h("section", { class: "card" });
+const named = h("h1");
+const state = h("span", { class: "bar inner" });
+const notes = h("div");
 const buttons = h("div", { class: "bar" }, actions(() => (picture.pis[mac] && picture.pis[mac].known ? [picture.pis[mac]] : [])));
+const adopt = h("p", {}, "It is not in hosts.csv. ", h("a", { href: "/" }, "Adopt it on the rack's page."));
+const takeBack = h("button", { onclick: attempt(async () => { await api("DELETE", `/orders/${mac}`); toast("the order is taken back"); }) }, "Take it back");
+const head = h("section", { class: "card" }, h("div", { class: "bar" }, named, state, takeBack), notes, buttons, adopt);
+const list = h("dl", { class: "facts" });
+const facts = new Kept(list);
+const boots = h("section", { class: "card" });
+const graphs = h("section", { class: "card" });
+const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter the events", oninput: tell });
+const told = new Timeline(false);
+const story = h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", {}, "Timeline"), filter, save(() => events || [], `${mac.replaceAll(":", "-")}.csv`)), told.node);
 let events = null;
 let metrics = [];
+let drawn = "";
 
-live(async (shown, what) => {
+live((shown, what) => {
   if (!shown.ready) return;
   const pi = shown.pis[mac];
   if (!pi) { show(h("section", { class: "card" }, h("h1", {}, mac), h("p", {}, "Nobody has heard of this Pi."))); return; }
-  if (!head.isConnected) { show(head, h("div", { class: "columns" }, facts, story), graphs, files); load(); }
+  if (!head.isConnected) { show(head, h("div", { class: "columns" }, h("section", { class: "card" }, h("h2", {}, "Facts"), list), h("div", {}, boots, story)), graphs); load(); }
   if (!what || what.pis?.[mac] || what.jobs || what.rack) draw(pi);
   const news = what?.events?.filter((each) => each.mac === mac) || [];
-  if (events && news.length) { events.push(...news); tell(); }
+  if (events && news.length) { events.push(...news); tell(); later(); }
 });
 
 function draw(pi) {
   document.title = `${pi.name || mac} · ${picture.rack.title}`;
+  named.textContent = pi.name || mac;
+  takeBack.hidden = !(pi.ordered && may("operate"));
+  buttons.hidden = !pi.known;
+  adopt.hidden = pi.known;
   const jobs = Object.values(picture.jobs).filter((job) => job.state === "running" && job.targets.some((each) => each.startsWith(`${pi.name} (`)));
-  put(head,
-    h("div", { class: "bar" }, h("h1", {}, pi.name || mac), badge(pi), pi.percent !== null && mood(pi)[0] === "busy" ? h("span", {}, `${megabytes(pi.done)} of ${megabytes(pi.total)}, ${Math.round(pi.percent)} %`) : null, pi.ordered ? h("span", { class: "badge busy" }, "reinstall ordered") : null,
-      pi.ordered && may("operate") ? h("button", { onclick: attempt(async () => { await api("DELETE", `/orders/${mac}`); toast("the order is taken back"); }) }, "Take it back") : null),
-    pi.trouble ? h("p", { class: "problem", role: "alert" }, pi.trouble) : null,
-    ...jobs.map((job) => h("p", { role: "status" }, `${job.kind}: ${job.steps.at(-1)?.text || "begins"}`)),
-    pi.known ? buttons : h("p", {}, "It is not in hosts.csv. ", h("a", { href: "/" }, "Adopt it on the rack's page.")));
-  const row = (word, value) => (value ? [h("dt", {}, word), h("dd", {}, value)] : null);
-  facts.replaceChildren(h("h2", {}, "Facts"), h("dl", { class: "facts" },
-    row("MAC", h("span", { class: "mono" }, mac)), row("Address", pi.address && h("span", { class: "mono" }, pi.address)), row("Switch / port", place(pi)),
-    row("Stage", pi.stage && `${pi.stage}, since ${span(Math.max(0, now() - pi.since))}`), row("It said last", pi.heard && `${pi.heard} (${ago(pi.heard_at)})`), row("We sent last", pi.sent && `${pi.sent} (${ago(pi.sent_at)})`),
-    row("Works", pi.up === null ? "" : `${pi.up ? "yes" : "no"}: ${pi.evidence}`), Object.entries(pi.facts).map(([key, value]) => row(key === "sd_bytes" ? "SD card" : key.replaceAll("_", " "), key === "sd_bytes" ? `${(Number(value) / 1e9).toFixed(1)} GB` : value)),
-    metrics.filter((each) => pi.values[each.name] !== undefined && each.name !== "up").map((each) => row(title(each.name), measure(pi.values[each.name], each.unit)))));
+  const moves = pi.percent !== null && mood(pi)[0] === "busy" ? `${megabytes(pi.done)} of ${megabytes(pi.total)}, ${Math.round(pi.percent)} %` : "";
+  const said = JSON.stringify([mood(pi), moves, pi.ordered, pi.trouble, jobs.map((job) => [job.kind, job.steps.at(-1)?.text])]);
+  if (said !== drawn) {
+    drawn = said;
+    put(state, badge(pi), moves ? h("span", {}, moves) : null, pi.ordered ? h("span", { class: "badge busy" }, "reinstall ordered") : null);
+    put(notes, pi.trouble ? h("p", { class: "problem", role: "alert" }, pi.trouble) : null, ...jobs.map((job) => h("p", { role: "status" }, `${job.kind}: ${job.steps.at(-1)?.text || "begins"}`)));
+  }
+  drawFacts(pi);
 }
 
-const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter the events", oninput: tell });
-const list = h("div");
-const boot = h("div");
-story.append(h("div", { class: "bar" }, h("h2", {}, "Timeline"), filter, save(() => events || [], `${mac.replaceAll(":", "-")}.csv`)), boot, list);
+function drawFacts(pi) {
+  const row = (word, value, mono = false) => (value ? { key: word, said: value, make: () => h("div", {}, h("dt", {}, word), h("dd", { class: mono ? "mono" : null }, value)) } : null);
+  const words = { sd_bytes: ["SD card", (value) => `${(Number(value) / 1e9).toFixed(1)} GB`] };
+  facts.draw([
+    row("MAC", mac, true), row("Address", pi.address, true), row("Switch / port", place(pi)),
+    row("Stage", pi.stage && `${pi.stage}, since ${clock(pi.since)}`), row("It said last", pi.heard && `${pi.heard} (${ago(pi.heard_at)})`), row("We sent last", pi.sent && `${pi.sent} (${ago(pi.sent_at)})`),
+    row("Works", pi.up === null ? "" : `${pi.up ? "yes" : "no"}: ${pi.evidence}`), ...Object.entries(pi.facts).map(([key, value]) => row(words[key]?.[0] || key.replaceAll("_", " "), words[key]?.[1](value) || value)),
+    ...metrics.filter((each) => pi.values[each.name] !== undefined && each.name !== "up").map((each) => row(title(each.name), measure(pi.values[each.name], each.unit))),
+  ].filter(Boolean));
+}
 
 function tell() {
   const word = filter.value.toLowerCase();
-  drawBoot();
-  list.replaceChildren(timeline(events.filter((each) => each.text.toLowerCase().includes(word)).slice(-300), false));
+  told.draw((events || []).filter((each) => each.text.toLowerCase().includes(word)).slice(-300));
 }
 
-/** The last boot, a bar for each stage: how long it took, and where in the whole. */
-function drawBoot() {
-  const words = ["discover", "lease", "firmware", "kernel", "hello", "format", "image", "boot", "up"];
-  const steps = [];
-  for (const each of events) {
-    const [word] = each.text.split(/[ :]/);
-    if (!words.includes(word) || !(each.text === word || each.text.startsWith(`${word} after`))) continue;
-    if (word === "discover") steps.length = 0;
-    steps.push([word, each.when]);
+// ------------------------------------------------------------------------------------------------------- the boots
+
+let all = [];
+let chosen = 0; // when the boot that is shown began; 0: the last one
+let timer = 0;
+const which = h("select", { "aria-label": "Which boot", onchange: () => { chosen = which.selectedIndex ? Number(which.value) : 0; drawBoot(); } });
+const sum = h("p", {});
+const steps = h("ul", { class: "steps" });
+const files = h("tbody");
+const fetched = h("summary", {});
+const filesOf = h("details", {}, fetched, h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Size", "Took", "Sent again", "Outcome"].map((word) => h("th", { scope: "col" }, word)))), files)));
+boots.append(h("div", { class: "bar" }, h("h2", {}, "Boots"), which), sum, steps, filesOf);
+
+/** Soon, and once for many events. */
+function later() { clearTimeout(timer); timer = setTimeout(() => loadBoots().catch((error) => toast(error.message, true)), 700); }
+
+async function loadBoots() {
+  all = (await api("GET", `/pis/${mac}/boots?limit=20`)).reverse();
+  const said = all.map((each) => `${clock(each.began)}, ${each.outcome}${each.installed ? ", installed" : ""}`);
+  if (JSON.stringify(said) !== which.dataset.said) {
+    which.dataset.said = JSON.stringify(said);
+    which.replaceChildren(...all.map((each, number) => h("option", { value: each.began }, number ? said[number] : `the last: ${said[number]}`)));
   }
-  if (steps.length < 2) { boot.replaceChildren(); return; }
-  const [first, last] = [steps[0][1], steps.at(-1)[1]];
-  const whole = last - first || 1;
-  const bars = steps.slice(0, -1).map(([word, when], number) => {
-    const took = steps[number + 1][1] - when;
+  boots.hidden = !all.length;
+  which.value = String((all.find((each) => each.began === chosen) || all[0])?.began);
+  drawBoot();
+}
+
+/** A bar for each stage: how long it took, and where in the whole. */
+function drawBoot() {
+  const boot = all.find((each) => each.began === chosen) || all[0];
+  if (!boot) return;
+  const end = boot.ended ?? now();
+  const whole = end - boot.began || 1;
+  const outcome = { up: `up after ${span(whole)}`, running: `under way for ${span(whole)}`, failed: `failed after ${span(whole)}: ${boot.reason}`, "broken off": `broken off after ${span(whole)}` }[boot.outcome];
+  put(sum, h("span", { class: boot.outcome === "failed" ? "problem" : "" }, outcome), boot.installed ? `, with an install of ${boot.installed}` : "");
+  steps.replaceChildren(...boot.stages.map((each) => {
+    const took = each.seconds ?? Math.max(0, end - each.began);
     const bar = h("i");
-    bar.style.setProperty("--from", (when - first) / whole);
+    bar.style.setProperty("--from", (each.began - boot.began) / whole);
     bar.style.setProperty("--share", took / whole);
-    return h("li", {}, h("span", {}, word), h("span", { class: "track", "aria-hidden": "true" }, bar), h("span", { class: "seconds" }, span(took)));
-  });
-  boot.replaceChildren(h("h3", {}, `The last boot: ${span(last - first)} to ${steps.at(-1)[0]}`), h("ul", { class: "steps" }, bars));
+    return h("li", {}, h("span", {}, each.stage), h("span", { class: "track", "aria-hidden": "true" }, bar), h("span", { class: "seconds" }, each.seconds === null ? `${span(took)} …` : span(took)));
+  }));
+  const got = boot.files.filter((each) => each.outcome === "complete");
+  filesOf.hidden = !boot.files.length;
+  fetched.textContent = `${got.length} files, ${megabytes(got.reduce((total, each) => total + each.size, 0))}${boot.files.length > got.length ? `; ${boot.files.length - got.length} asked for and not had` : ""}`;
+  files.replaceChildren(...boot.files.map((each) => h("tr", {}, h("td", { class: "mono" }, each.name), h("td", { class: "number" }, each.size ? megabytes(each.size) : ""), h("td", { class: "number" }, span(each.seconds)), h("td", { class: "number" }, each.resent || ""), h("td", {}, each.outcome))));
 }
 
 async function load() {
   try {
-    [metrics, events] = await Promise.all([api("GET", "/metrics"), api("GET", `/pis/${mac}/events?limit=300`)]);
+    [metrics, events] = await Promise.all([api("GET", "/metrics"), api("GET", `/pis/${mac}/events?limit=300`), loadBoots()]);
     tell();
     if (picture.pis[mac]) draw(picture.pis[mac]);
-    const fetched = await api("GET", `/pis/${mac}/files?limit=100`);
-    if (fetched.length) files.replaceChildren(h("h2", {}, "Files it fetched"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Size", "Took", "Sent again", "Outcome"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, fetched.reverse().map((each) => h("tr", {}, h("td", { class: "mono" }, each.name), h("td", { class: "number" }, each.size ? megabytes(each.size) : ""), h("td", { class: "number" }, span(each.seconds)), h("td", { class: "number" }, each.resent || ""), h("td", {}, each.outcome)))))));
-    else files.remove();
     drawGraphs();
-    setInterval(() => { if (!document.hidden && !graphs.querySelector("details[open], :hover")) drawGraphs(); }, 30000);
+    setInterval(() => { if (!document.hidden && !graphs.querySelector("details[open], :hover, :focus")) drawGraphs(); }, 30000);
   } catch (error) { toast(error.message, true); }
 }
 

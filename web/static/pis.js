@@ -1,5 +1,5 @@
 // The rack as a table: search, sort, filter, choose many and act on them.
-import { actions, ago, badge, h, live, mood, picture, place, show } from "./app.js";
+import { actions, ago, badge, h, keep, live, mood, picture, place, show } from "./app.js";
 
 const columns = [
   ["Name", (pi) => pi.name || pi.mac, (pi) => h("a", { href: `/pi/${pi.mac}` }, pi.name || pi.mac)],
@@ -19,7 +19,9 @@ const lines = new Map(); // MAC -> its row
 let sorted = 0;
 let falling = false;
 const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search", oninput: draw });
-const filter = h("select", { "aria-label": "Show", onchange: draw }, [["", "All"], ["ok", "Up"], ["busy", "On their way"], ["bad", "In trouble"], ["never", "Never heard"], ["new", "Unknown"]].map(([value, word]) => h("option", { value }, word)));
+const filter = h("select", { "aria-label": "Show", onchange: () => { history.replaceState(null, "", filter.value ? `#${filter.value}` : location.pathname); draw(); } }, [["", "All"], ["ok", "Up"], ["busy", "On their way"], ["bad", "In trouble"], ["never", "Never heard"], ["new", "Unknown"]].map(([value, word]) => h("option", { value }, word)));
+filter.value = location.hash.slice(1);
+if (filter.selectedIndex < 0) filter.value = "";
 const count = h("span", { class: "muted", role: "status" });
 const body = h("tbody");
 const every = h("input", { type: "checkbox", "aria-label": "Choose all that are shown", onchange: () => { for (const pi of shown()) if (every.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); draw(); } });
@@ -41,9 +43,7 @@ function shown() {
 function draw() {
   const rows = shown();
   heads.forEach((head, number) => (number === sorted ? head.setAttribute("aria-sort", falling ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
-  const wanted = rows.map(line);
-  const same = wanted.length === body.children.length && wanted.every((row, number) => body.children[number] === row);
-  if (!same) body.replaceChildren(...wanted);
+  keep(body, rows.map(line));
   tally(rows);
 }
 
@@ -67,7 +67,14 @@ function line(pi) {
   return kept.row;
 }
 
-function tally(rows) { count.textContent = chosen.size ? `${chosen.size} chosen of ${rows.length}` : `${rows.length} Pis`; }
+function tally(rows) {
+  const here = rows.filter((pi) => chosen.has(pi.mac)).length;
+  every.checked = rows.length > 0 && here === rows.length;
+  every.indeterminate = here > 0 && here < rows.length;
+  const hidden = chosen.size - here ? ` (${chosen.size - here} of them not shown)` : "";
+  const said = chosen.size ? `${chosen.size} chosen${hidden}` : `${rows.length} ${rows.length === 1 ? "Pi" : "Pis"}`;
+  if (count.textContent !== said) count.textContent = said;
+}
 
 const table = h("section", { class: "card" }, h("div", { class: "bar" }, search, filter, count, actions(() => [...chosen].map((mac) => picture.pis[mac]).filter(Boolean)), h("a", { class: "button push", href: "/labels" }, "Labels to print")), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, every), heads)), body)));
 let waiting = false;

@@ -1,45 +1,56 @@
 // Home: each switch's face, a square for each port; new Pis on top. Only what changed is drawn anew.
-import { api, attempt, badge, clock, h, live, may, mood, picture, ring, show, timeline, toast } from "./app.js";
+import { api, attempt, badge, clock, h, Kept, live, may, mood, picture, place, ring, show, Timeline, toast } from "./app.js";
 
 const squares = new Map(); // key of a port -> its element and what is drawn in it
 const strangers = new Map(); // MAC of a Pi that waits -> its row, and the part of it that changes
 const numbers = h("ul", { class: "numbers" });
+const sums = new Kept(numbers);
 const fresh = h("div");
-const wrong = h("div");
+const lines = h("div");
+const worst = new Kept(lines);
+const more = h("a", { href: "/alerts" });
+const wrong = h("section", { class: "card", "aria-label": "Open alerts", hidden: true }, lines, more);
 const faces = h("div");
-const rest = h("div");
-const events = h("section", { class: "card" });
+const others = h("p", { class: "bar" });
+const unplaced = new Kept(others);
+const rest = h("section", { class: "card", hidden: true }, h("h2", {}, "On no port of config.yaml"), others);
+const recent = new Timeline();
+const events = h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", {}, "What happened last"), h("a", { class: "push", href: "/log" }, "All events")), recent.node);
 let shape = "";
 
 live((shown, what) => {
   if (!shown.ready) return;
   if (!numbers.isConnected) show(numbers, fresh, wrong, faces, rest, events);
   const now = JSON.stringify(shown.rack.switches.map((each) => [each.index, each.name, each.ports.length]));
-  if (now !== shape) { shape = now; drawFaces(); }
+  const held = faces.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const drawnAnew = now !== shape;
+  if (drawnAnew) { shape = now; drawFaces(); }
   drawNumbers();
   drawStrangers();
   for (const each of shown.rack.switches) for (const port of each.ports) fill(each, port);
   for (const face of faces.querySelectorAll(".face")) if (!face.querySelector('.port[href][tabindex="0"]')) settleFocus(face, face.querySelector(".port[href]"));
+  if (held && drawnAnew) faces.querySelector(`.port[href="${held}"]`)?.focus({ preventScroll: true });
   drawRest();
   drawAlerts();
-  if (!what || what.events) events.replaceChildren(h("div", { class: "bar" }, h("h2", {}, "What happened last"), h("a", { class: "push", href: "/log" }, "All events")), timeline(shown.events.slice(-12)));
+  if (!what || what.events) recent.draw(shown.events.slice(-12));
 });
 
 function all() { return Object.values(picture.pis); }
 
 function drawNumbers() {
   const known = all().filter((pi) => pi.known);
-  const count = (kind) => known.filter((pi) => mood(pi)[0] === kind).length;
+  const count = (...kinds) => known.filter((pi) => kinds.includes(mood(pi)[0])).length;
   const watts = picture.rack.switches.flatMap((each) => each.ports).reduce((sum, port) => sum + (port.watts || 0), 0);
-  const item = (number, word) => h("li", {}, h("b", {}, String(number)), word);
-  numbers.replaceChildren(item(known.length, "Pis"), item(count("ok"), "up"), item(count("busy"), "on their way"), item(count("warning") + count("error"), "in trouble"), ...(watts ? [item(watts.toFixed(0), "W")] : []));
-  if (picture.rack.server_runs === false) numbers.append(h("li", { class: "problem" }, "no manager runs: this is what was known when it stopped ", may("admin") ? h("a", { href: "/wizard" }, "start it") : ""));
+  const item = (number, word, filter) => ({ key: word, said: String(number), make: () => h("li", {}, filter === undefined ? h("span", {}, h("b", {}, String(number)), word) : h("a", { href: `/pis${filter}` }, h("b", {}, String(number)), word)) });
+  sums.draw([item(known.length, "Pis", ""), item(count("ok"), "up", "#ok"), item(count("busy"), "on their way", "#busy"), item(count("warning", "error"), "in trouble", "#bad"), ...(watts ? [item(watts.toFixed(0), "W")] : []),
+    ...(picture.rack.server_runs === false ? [{ key: "stopped", said: "", make: () => h("li", { class: "problem" }, "no manager runs: this is what was known when it stopped ", may("admin") ? h("a", { href: "/wizard" }, "Start it") : null) }] : [])]);
 }
 
 /** A row stays the same element as long as its Pi waits, so that no update takes the focus, or a letter, from somebody who types. */
 function drawStrangers() {
   const waiting = all().filter((pi) => !pi.known && pi.waiting);
-  for (const [mac, row] of strangers) if (!waiting.some((pi) => pi.mac === mac)) { row.line.remove(); strangers.delete(mac); }
+  let held = false; // a row that goes had the focus: the next one gets it
+  for (const [mac, row] of strangers) if (!waiting.some((pi) => pi.mac === mac)) { held ||= row.line.contains(document.activeElement); row.line.remove(); strangers.delete(mac); }
   if (!waiting.length) { fresh.replaceChildren(); return; }
   if (!fresh.firstChild) fresh.append(h("section", { class: "card" }, h("h2", {}), h("ul", { class: "strangers" })));
   const list = fresh.querySelector(".strangers");
@@ -49,18 +60,25 @@ function drawStrangers() {
       list.append(strangers.get(pi.mac).line);
     }
     const { facts, drawn } = strangers.get(pi.mac);
-    const words = [[pi.vendor, pi.model, pi.serial && `serial ${pi.serial}`].filter(Boolean).join(", "), pi.facts.port ? `switch port ${pi.facts.port}` : "", `asked at ${clock(pi.heard_at)}`];
+    const words = [[pi.vendor, pi.model, pi.serial && `serial ${pi.serial}`].filter(Boolean).join(", "), at(pi), `asked at ${clock(pi.heard_at)}`];
     if (drawn === words.join("\n")) continue;
     strangers.get(pi.mac).drawn = words.join("\n");
     facts.replaceChildren(h("span", {}, words[0]), words[1] ? h("span", {}, words[1]) : "", h("span", { class: "muted" }, words[2]));
   }
+  if (held) list.querySelector("input")?.focus();
   const title = waiting.length === 1 ? "A new Pi asks to be let in" : `${waiting.length} new Pis ask to be let in`;
   const heading = fresh.querySelector("h2");
   if (heading.textContent !== title) heading.textContent = title;
 }
 
+/** Where a Pi is plugged in, as far as the switches have told. */
+function at(pi) {
+  if (pi.switch === null) return "";
+  return picture.rack.switches.length > 1 ? `${place(pi).replace(" / ", " port ")}` : `switch port ${place(pi).split(" / ").at(-1)}`;
+}
+
 function stranger(mac) {
-  const name = h("input", { "aria-label": `Name of ${mac}`, placeholder: "its name", autocomplete: "off", size: 14 });
+  const name = h("input", { "aria-label": `Name of ${mac}`, placeholder: "its name", autocomplete: "off", size: 14, onkeydown: (event) => { if (event.key === "Enter") adopt.click(); } });
   const adopt = h("button", { class: "main", onclick: attempt(async () => {
     const [host] = await api("POST", "/adopt", { pis: [{ mac, ...(name.value.trim() ? { name: name.value.trim() } : {}) }] });
     toast(`${host.mac} is ${host.name} now, with ${host.address}`);
@@ -71,13 +89,12 @@ function stranger(mac) {
 
 function drawAlerts() {
   const firing = picture.alerts.filter((each) => each.state === "firing");
-  const key = JSON.stringify(firing.map((each) => [each.id, each.text]));
-  if (wrong.dataset.key === key) return;
-  wrong.dataset.key = key;
-  wrong.replaceChildren(...(firing.length ? [h("section", { class: "card", "aria-label": "Open alerts" }, firing.slice(0, 5).map((each) => h("div", { class: "alert-line" }, h("span", { class: `badge ${each.severity}` }, each.severity), h("b", {}, each.name || each.subject), h("span", {}, each.text), h("span", { class: "muted" }, `since ${clock(each.since)}`))), h("a", { href: "/alerts" }, firing.length > 5 ? `All ${firing.length} alerts` : "Alerts"))] : []));
+  wrong.hidden = !firing.length;
+  worst.draw(firing.slice(0, 5).map((each) => ({ key: each.id, said: each.text, make: () => h("div", { class: "alert-line" }, h("span", { class: `badge ${each.severity}` }, each.severity), each.subject in picture.pis ? h("a", { href: `/pi/${each.subject}` }, each.name || each.subject) : h("b", {}, each.name || each.subject), h("span", {}, each.text), h("span", { class: "muted" }, `since ${clock(each.since)}`)) })));
+  const said = firing.length > 5 ? `All ${firing.length} alerts` : "Alerts";
+  if (more.textContent !== said) more.textContent = said;
 }
 
-/** One stop of the Tab key for each switch; the arrows go from port to port, as they lie. */
 function roam(event) {
   const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
   if (!step) return;
@@ -137,9 +154,7 @@ function fill(each, port) {
 
 function drawRest() {
   const placed = new Set(picture.rack.switches.flatMap((each) => each.ports.map((port) => port.mac)));
-  const others = all().filter((pi) => pi.known && !placed.has(pi.mac));
-  const key = JSON.stringify(others.map((pi) => [pi.mac, pi.name, mood(pi)]));
-  if (rest.dataset.key === key) return;
-  rest.dataset.key = key;
-  rest.replaceChildren(...(others.length ? [h("section", { class: "card" }, h("h2", {}, "On no port of config.yaml"), h("p", { class: "bar" }, others.map((pi) => h("a", { class: "button", href: `/pi/${pi.mac}` }, pi.name, " ", badge(pi)))))] : []));
+  const found = all().filter((pi) => pi.known && !placed.has(pi.mac));
+  rest.hidden = !found.length;
+  unplaced.draw(found.map((pi) => ({ key: pi.mac, said: JSON.stringify([pi.name, mood(pi)]), make: () => h("a", { class: "button", href: `/pi/${pi.mac}` }, pi.name, " ", badge(pi)) })));
 }
