@@ -117,10 +117,10 @@ def boot(fleet: Fleet, number: int, steps: int) -> None:
         fleet.report(Report(mac, Stage.UP, heard="NTP", event="up"))
 
 
-def go_on(fleet: Fleet, pis: int, stop: threading.Event) -> None:
-    """Let some Pis boot and install for ever."""
-    at = dict.fromkeys(random.sample(range(pis), max(1, pis // 10)), 0)
-    while not stop.wait(0.4):
+def go_on(fleet: Fleet, pis: int, moving: int, every: float, stop: threading.Event) -> None:
+    """Let so many Pis boot and install for ever, each a step further in so many seconds."""
+    at = dict.fromkeys(random.Random(4).sample(range(pis), moving), 0)
+    while not stop.wait(every):
         for number, step in at.items():
             at[number] = (step + 1) % 40
             stage = Stage.IMAGE if 8 <= step < 30 else (*BOOT, Stage.UP)[min(step, 8)]
@@ -135,10 +135,14 @@ def main() -> None:
     parser.add_argument("--pis", type=int, default=30)
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--moving", type=int, help="so many Pis boot; default: a tenth")
+    parser.add_argument("--every", type=float, default=0.4, help="seconds between two of their steps")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         backend, fleet = open_backend(Path(folder), options.pis)
-        threading.Thread(target=go_on, args=(fleet, options.pis, threading.Event()), daemon=True).start()
+        moving = max(1, options.pis // 10) if options.moving is None else options.moving
+        movers = (fleet, options.pis, moving, options.every, threading.Event())
+        threading.Thread(target=go_on, args=movers, daemon=True).start()
         web = replace(backend.place.web, addresses=(options.address,))
         WebServer(web, options.port, backend.place.state_dir, lambda: backend).run()
 

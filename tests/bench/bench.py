@@ -21,20 +21,20 @@ from pathlib import Path
 
 import click
 
-from tests.bench import footprint, polling, servers, switches
+from tests.bench import footprint, pages, polling, servers, switches
 from tests.bench.servers import SERVER, Server, cpu_seconds, in_space, make_wire, running
 
 RESULTS = servers.ROOT / "build" / "bench"
 LOADERS = servers.ROOT / ".cache" / "bench"
 LOAD_PATIENCE = 90.0
-KINDS = ("tftp", "dhcp", "ntp", "image", "footprint", "findport", "monitoring")
+KINDS = ("tftp", "dhcp", "ntp", "image", "footprint", "findport", "monitoring", "web")
 
 BLOCK_SIZE = 1468
 RESERVED = 10_000
 DNSMASQ_RESERVED = 2_000  # it looks through its hosts and leases for each message, and writes its leases each time
 IMAGE_CLIENTS = 100
 
-PLOTTED = frozenset(KINDS) - {"footprint", "findport", "monitoring"}  # they have no clients to be many
+PLOTTED = frozenset(KINDS) - {"footprint", "findport", "monitoring", "web"}  # they have no clients to be many
 QUIET = frozenset({"right", "ok", "wrong", "failed", "lost", "cpu_per_work"})  # not shown while it runs
 
 Run = dict[str, float]
@@ -330,6 +330,34 @@ def bench_monitoring(plan: Plan) -> tuple[Measured, list[Row]]:
     return measured, rows
 
 
+# -------------------------------------------------------------------------------------------------------------- web
+
+
+def bench_web(plan: Plan) -> tuple[Measured, list[Row]]:
+    """The dashboard of 500 Pis, ten of which install, in Chromium: one page, and twenty."""
+    found = pages.look_at(plan.folder / "web", plan.quick)
+    measured = Measured()
+    for took in found.paints:
+        measured.add("piman", "paint", {"s": took})
+    measured.add("piman", f"{pages.PAGES} pages", {"alone": found.alone, "open": found.open, "shift": found.shift})
+    paint, cost = statistics.median(found.paints), found.open - found.alone
+    say(
+        f"  paint s {paint:.2f} ({max(found.paints):.2f} at most)  % of a core {found.alone:.1f}, open {found.open:.1f}"
+    )
+    shown = f"{paint:.2f} s", f"{found.anew} of {pages.PIS}", f"{found.shift:.3f}"
+    changes = f"{found.changed} squares changed meanwhile"
+    rows = [
+        Row(f"dashboard of {pages.PIS} Pis: painted after", "", shown[0], "", paint, 1.0, at_most=True, unit="s"),
+        Row("  unchanged squares made anew", "", shown[1], "", found.anew, 0.0, at_most=True, unit="", note=changes),
+        Row("  layout shift", "", shown[2], "", found.shift, 0.01, at_most=True, unit=""),
+        Row(
+            f"  {pages.PAGES} open pages, processor", "none open", f"{found.open:.1f} %", f"{found.alone:.1f} %", cost,
+            5.0, at_most=True, unit="%",
+        ),
+    ]  # fmt: skip
+    return measured, rows
+
+
 # --------------------------------------------------------------------------------------------------------- findport
 
 
@@ -361,6 +389,7 @@ BENCHES: dict[str, Callable[[Plan], tuple[Measured, list[Row]]]] = {
     "footprint": bench_footprint,
     "monitoring": bench_monitoring,
     "findport": bench_findport,
+    "web": bench_web,
 }
 
 

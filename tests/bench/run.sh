@@ -1,14 +1,14 @@
 #!/bin/bash
-# tests/bench/run.sh [tftp|dhcp|ntp|image|footprint|findport|monitoring]... [--quick] [--markdown]: our servers beside their peers, in turn,
+# tests/bench/run.sh [tftp|dhcp|ntp|image|footprint|findport|monitoring|web]... [--quick] [--markdown]: our servers beside their peers, in turn,
 # in network namespaces of their own. Prints a table, leaves JSON and plots in build/bench; exits with 1 if a promised ratio does not
 # hold. --quick takes under 2 minutes instead of 10; --markdown measures nothing and prints the last results for a README.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-sh install/need.sh iproute2 gcc libc6-dev dnsmasq-base atftpd kea-dhcp4-server chrony nginx-light snmpd
+sh install/need.sh iproute2 gcc libc6-dev dnsmasq-base atftpd kea-dhcp4-server chrony nginx-light snmpd chromium
 
 python=.venv/bin/python
 [ -x $python ] || { sh install/need.sh python3-venv && "${PYTHON:-python3}" -m venv .venv; }
-$python -c 'import click, matplotlib, psutil' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+$python -c 'import click, matplotlib, playwright, psutil' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
 
 mkdir -p .cache/bench
 for source in tests/bench/*load.c; do
