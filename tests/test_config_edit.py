@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from utility.config_edit import (
     Change,
     EditError,
     Value,
+    add_item,
     add_switch,
     edit_config,
     hide_secrets,
+    remove_item,
     remove_switch,
     reveal_secrets,
     values_of,
@@ -125,6 +128,11 @@ def test_one_change(key: str, value: Value, lines: list[str]) -> None:
         ("dns: []\n", "dns[1]", "2.2.2.2", "dns: [~, 2.2.2.2]\n"),
         ("dns: ~\n", "dns[0]", "2.2.2.2", "dns: [2.2.2.2]\n"),
         ("a: 1\n", "dns[0]", "2.2.2.2", "a: 1\ndns: [2.2.2.2]\n"),
+        ("a: {x: {b: 1}}\n", "a.c.d", "1", "a: {x: {b: 1}, c: {d: 1}}\n"),
+        ("a: 1\n", "b.c.d", "1", "a: 1\nb:\n  c:\n    d: 1\n"),
+        ("b:\n  a: 1\n", "b.c.d", "1", "b:\n  a: 1\n  c:\n    d: 1\n"),
+        ("b:  # none\na: 1\n", "b.c.d", "1", "b:  # none\n  c:\n    d: 1\na: 1\n"),
+        ("a: {b: 1}\n", "c.d.e", "1", "a: {b: 1}\nc:\n  d:\n    e: 1\n"),
     ],
 )  # fmt: skip
 def test_other_ways_to_write_it(text: str, key: str, value: Value, after: str) -> None:
@@ -136,21 +144,19 @@ def test_other_ways_to_write_it(text: str, key: str, value: Value, after: str) -
     [
         ("a: 1\n", "a", "two\nlines"),
         ("a: 1\n", "a", " "),
-        ("a: {x: {b: 1}}\n", "a.c.d", "1"),
         ("a:\n  - 1\n", "a[0].b", None),
         ("a: 1\n", "a..b", "1"),
         ("a: 1\n", "[0]", "1"),
         ("a: 1\n", "", "1"),
         ("a: 1\n", "a.b", "1"),
         ("a: 1\n", "b[0].c", "1"),
-        ("a: 1\n", "b.c.d", "1"),
+        ("a:\n  -\n", "a[0].b", "1"),
         ("a: |\n  text\n", "a", "1"),
         ("a:\n  b: 1\n", "a", "1"),
         ("a: [[1]]\n", "a[0]", "1"),
         ("a: 1\n", "a[0]", "1"),
         ("a: 1\n", "b[0]", ["1"]),
         ("a:\n  - b: 1\n", "a[0].b", None),
-        ("a: {b: 1}\n", "c.d.e", "1"),
         ("a: 1\na: 2\n", "a", "3"),
         ("a: &x 1\nb: *x\n", "b", "2"),  # would change both
         ("a: [\n", "a", "1"),
@@ -203,12 +209,117 @@ def test_the_first_switch(text: str, after: str) -> None:
     assert add_switch(text, {"address": "1.1.1.1"}) == after
 
 
-def test_switches_in_one_line_are_for_the_text() -> None:
-    text = "switches: [{address: 1.1.1.1}]\n"
-    with pytest.raises(EditError, match="in one line"):
-        add_switch(text, {"address": "2.2.2.2"})
-    with pytest.raises(EditError, match="in one line"):
-        remove_switch(text, 0)
+def test_switches_in_one_line() -> None:
+    text = "switches: [{address: 1.1.1.1}]  # all\n"
+    after = add_switch(text, {"address": "2.2.2.2", "pi_addresses": ["3.3.3.3", None], "x": None})
+    assert after == "switches: [{address: 1.1.1.1}, {address: 2.2.2.2, pi_addresses: [3.3.3.3, ~]}]  # all\n"
+    assert remove_switch(after, 1) == text
+    assert remove_switch(after, 0) == "switches: [{address: 2.2.2.2, pi_addresses: [3.3.3.3, ~]}]  # all\n"
+    assert remove_switch(text, 0) == "switches: []  # all\n"
+
+
+RULES = """\
+monitoring:
+  interval: 10   # often
+  rules:         # ours
+    - temperature > 70 for 2m   # a warm room
+    # the cluster
+    - name: busy
+      when: cpu_percent > 99
+      only: [pi1, pi2]
+  channels: [slack, {type: webhook, url: "https://a.example/x"}]
+web: {address: 0.0.0.0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "lines"),
+    [
+        (
+            "monitoring.rules", {"when": "up == 0", "severity": "info", "only": ["pi3"]},
+            ["+    - when: 'up == 0'", "+      severity: info", "+      only:", "+        - pi3"],
+        ),
+        (
+            "monitoring.channels", {"type": "email", "to": ["a@b.c", "d@e.f"]},
+            [
+                '-  channels: [slack, {type: webhook, url: "https://a.example/x"}]',
+                '+  channels: [slack, {type: webhook, url: "https://a.example/x"}, {type: email, to: [a@b.c, d@e.f]}]',
+            ],
+        ),
+        ("subnets", {"network": "10.2.0.0/24"}, ["+subnets:", "+  - network: 10.2.0.0/24"]),
+        ("web.lists", {"a": "b"}, ["-web: {address: 0.0.0.0}", "+web: {address: 0.0.0.0, lists: [{a: b}]}"]),
+        ("monitoring.more", {"a": "b"}, ["+  more:", "+    - a: b"]),
+        ("other.more", {"a": "b"}, ["+other:", "+  more:", "+    - a: b"]),
+    ],
+)  # fmt: skip
+def test_an_entry_comes_to_a_list_and_goes(name: str, values: dict[str, Value], lines: list[str]) -> None:
+    after = add_item(RULES, name, values)
+    assert changed(RULES, after) == lines
+    number = {"monitoring.rules": 2, "monitoring.channels": 2}.get(name, 0)
+    back = remove_item(after, name, number)
+    assert values_of(back) == values_of(RULES)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "after"),
+    [
+        ("monitoring:\nx: 1\n", "monitoring.rules", "monitoring:\n  rules:\n    - a: b\nx: 1\n"),
+        ("monitoring: {rules: []}\nx: 1\n", "monitoring.rules", "monitoring: {rules: [{a: b}]}\nx: 1\n"),
+        ("monitoring: {}\n", "monitoring.rules", "monitoring: {rules: [{a: b}]}\n"),
+        ("monitoring:\n  rules: ~  # none\n", "monitoring.rules", "monitoring:\n  rules:  # none\n    - a: b\n"),
+    ],
+)
+def test_the_first_entry_of_a_list(text: str, name: str, after: str) -> None:
+    assert add_item(text, name, {"a": "b"}) == after
+
+
+def test_the_first_entries_of_lists_go() -> None:
+    assert changed(RULES, remove_item(RULES, "monitoring.rules", 0)) == [
+        "-    - temperature > 70 for 2m   # a warm room"
+    ]
+    after = remove_item(remove_item(RULES, "monitoring.rules", 1), "monitoring.rules", 0)
+    assert "  rules: []         # ours\n" in after
+    assert 'channels: [{type: webhook, url: "https://a.example/x"}]' in remove_item(RULES, "monitoring.channels", 0)
+    assert "channels: [slack]" in remove_item(RULES, "monitoring.channels", 1)
+
+
+@pytest.mark.parametrize(
+    ("work", "text"),
+    [
+        (lambda: add_item("rules: hot\n", "rules", {"a": "b"}), "no list here"),
+        (lambda: add_item("a: 1\n", "b.c.rules", {"a": "b"}), "there is no b.c"),
+        (lambda: add_item("monitoring: ~\n", "monitoring.rules", {"a": "b"}), "there is no monitoring"),
+        (lambda: add_item("a: &x [{b: 1}]\nc: *x\n", "a", {"b": "2"}), "cannot be added to"),
+        (lambda: remove_item(RULES, "monitoring.rules", 2), "there is no monitoring.rules"),
+        (lambda: remove_item(RULES, "monitoring.interval", 0), "there is no monitoring.interval"),
+        (lambda: remove_item("a: &x [1, 2]\nc: *x\n", "a", 0), "cannot be removed"),
+    ],
+)
+def test_what_cannot_be_done_to_a_list(work: Callable[[], str], text: str) -> None:
+    with pytest.raises(EditError, match=text):
+        work()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        (
+            RULES, "monitoring.rules[0].severity",
+            [
+                "-    - temperature > 70 for 2m   # a warm room",
+                "+    - {when: 'temperature > 70 for 2m', severity: critical}   # a warm room",
+            ],
+        ),
+        (RULES, "monitoring.rules[1].severity", ["+      severity: critical"]),
+        (
+            "monitoring:\n  healing: dry-run  # first\n", "monitoring.healing.after",
+            ["-  healing: dry-run  # first", "+  healing: {enabled: dry-run, after: critical}  # first"],
+        ),
+        ("monitoring:\n  interval: 3\n", "monitoring.healing.after", ["+  healing:", "+    after: critical"]),
+    ],
+)  # fmt: skip
+def test_what_is_written_short_gets_room_for_keys(text: str, key: str, lines: list[str]) -> None:
+    assert changed(text, edit_config(text, [Change(key, "critical")])) == lines
 
 
 _SCALAR = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(

@@ -29,11 +29,61 @@ class Change:
     value: Value
 
 
+# A single value in the place of a mapping is short for one of its keys.
+_SHORT = ((re.compile(r"monitoring\.rules\[[0-9]+\]"), "when"), (re.compile(r"monitoring\.healing"), "enabled"))
+
+
 def edit_config(text: str, changes: Iterable[Change]) -> str:
     """The text with the changes in it, one after the other; EditError."""
     for change in changes:
+        text = _widened(text, change.key)
         text = _checked(text, change.key, change.value, _Editor(text).set(_path(change.key), change.value))
     return text
+
+
+def _widened(text: str, key: str) -> str:
+    """The text where what stands above a key can hold keys, though it was written short."""
+    above = key.rpartition(".")[0]
+    name = next((name for pattern, name in _SHORT if pattern.fullmatch(above)), "")
+    node = _Editor(text).node(_path(above)) if name else None
+    if not isinstance(node, yaml.ScalarNode) or _is_empty(node) or node.style in ("|", ">"):
+        return text
+    return _replaced(text, node, f"{{{name}: {_written(node.value)}}}")
+
+
+def add_item(text: str, name: str, values: Mapping[str, Value]) -> str:
+    """The text with another entry at the end of a list, with keys of its own; EditError."""
+    editor, path = _Editor(text), _path(name)
+    node = editor.node(path)
+    key = f"{name}[{len(node.value) if isinstance(node, yaml.SequenceNode) else 0}]"
+    wanted = values_of(text)
+    for field, value in values.items():
+        items = enumerate(() if value is None or isinstance(value, str) else value)
+        wanted |= {f"{key}.{field}": value} if isinstance(value, str) else {}
+        wanted |= {f"{key}.{field}[{number}]": each for number, each in items if each}
+    after = editor.append_mapping(path, values)
+    if values_of(after) != wanted:
+        raise EditError(f"{name} is written in a way that cannot be added to here; edit the text instead")
+    return after
+
+
+def remove_item(text: str, name: str, number: int) -> str:
+    """The text without one entry of a list; EditError."""
+    editor, path = _Editor(text), _path(name)
+    node = editor.node(path)
+    if not isinstance(node, yaml.SequenceNode) or not 0 <= number < len(node.value):
+        raise EditError(f"there is no {name}[{number}]")
+    after = editor.remove_item(path, number)
+    wanted = {}
+    for key, value in values_of(text).items():
+        found = re.fullmatch(rf"{re.escape(name)}\[([0-9]+)\](.*)", key)
+        if found is None or int(found[1]) < number:
+            wanted[key] = value
+        elif int(found[1]) > number:
+            wanted[f"{name}[{int(found[1]) - 1}]{found[2]}"] = value
+    if values_of(after) != wanted:
+        raise EditError(f"{name}[{number}] is written in a way that cannot be removed here; edit the text instead")
+    return after
 
 
 def add_switch(text: str, values: Mapping[str, Value]) -> str:
@@ -41,7 +91,7 @@ def add_switch(text: str, values: Mapping[str, Value]) -> str:
     editor = _Editor(text)
     switches = editor.node(["switches"])
     count = len(switches.value) if isinstance(switches, yaml.SequenceNode) else 0
-    return _count(editor.append_mapping("switches", values), count + 1)
+    return _count(editor.append_mapping(["switches"], values), count + 1)
 
 
 def remove_switch(text: str, index: int) -> str:
@@ -55,7 +105,7 @@ def remove_switch(text: str, index: int) -> str:
             found = re.fullmatch(r"(sw(?:ti|it)ch_)[0-9]+(_address)", str(key.value))
             if found:
                 text = _replaced(text, key, f"{found[1]}{number - 1}{found[2]}")
-    return _count(_Editor(text).remove_item("switches", index), len(switches.value) - 1)
+    return _count(_Editor(text).remove_item(["switches"], index), len(switches.value) - 1)
 
 
 def values_of(text: str) -> dict[str, str]:
@@ -101,7 +151,7 @@ def _count(text: str, count: int) -> str:
 
 
 def _path(key: str) -> list[str | int]:
-    parts = re.findall(r"([A-Za-z0-9_]+)|\[([0-9]{1,5})\]", key)
+    parts = re.findall(r"([A-Za-z0-9_-]+)|\[([0-9]{1,5})\]", key)
     path: list[str | int] = [name or int(number) for name, number in parts]
     if _key(path) != key or not path or isinstance(path[0], int):
         raise EditError(f"{key!r} is no key")
@@ -183,7 +233,7 @@ class _Editor:
             raise EditError(f"{_key(above)} has no keys")
         key, old = self._entry(parent, last)
         if key is None or old is None:
-            return self.text if value is None else self._insert(above, parent, last, value)
+            return self.text if value is None else self._insert(above, last, value)
         if value is None:
             assert isinstance(parent, yaml.MappingNode)
             return self._remove(above, parent, last)
@@ -204,29 +254,28 @@ class _Editor:
 
     # New keys
 
-    def _insert(self, above: Sequence[str | int], parent: yaml.Node | None, name: str, value: Value) -> str:
+    def _insert(self, above: Sequence[str | int], name: str, value: Value) -> str:
         """A key that was not there, in its section, which may not have been there either."""
         written = _written(value) if isinstance(value, str) else f"[{', '.join(map(_written, value or ()))}]"
-        if isinstance(parent, yaml.MappingNode) and parent.flow_style:
-            at = parent.end_mark.index - 1
-            comma = ", " if parent.value else ""
-            return f"{self.text[:at].rstrip()}{comma}{name}: {written}{self.text[at:]}"
-        if isinstance(parent, yaml.MappingNode):
-            indent = parent.value[0][0].start_mark.column
-            return self._after(_end(parent), f"{' ' * indent}{name}: {written}")
-        if not above or isinstance(above[-1], int):
+        depth = len(above)
+        while self.node(above[:depth]) is None:
+            depth -= 1
+        section, missing = self.node(above[:depth]), [str(part) for part in (*above[depth:], name)]
+        if any(isinstance(part, int) for part in above[depth:]):
             raise EditError(f"there is no {_key(above)}")
-        if parent is not None:  # there, but empty
-            key = self._entry(self.node(above[:-1]), str(above[-1]))[0]
-            assert key is not None
-            if parent.start_mark.index != parent.end_mark.index:
-                return self._put(key, parent, f"{{{name}: {written}}}")
-            return self._after(key.end_mark.index, f"{' ' * (key.start_mark.column + 2)}{name}: {written}")
-        grand = self.node(above[:-1])
-        if not isinstance(grand, yaml.MappingNode) or grand.flow_style:
+        in_line = written
+        for part in reversed(missing[1:]):
+            in_line = f"{{{part}: {in_line}}}"
+        if isinstance(section, yaml.MappingNode) and section.flow_style:
+            return self._put_in_line(section, None, None, missing[0], in_line)
+        if isinstance(section, yaml.MappingNode):
+            return self._after(_end(section), _nested(section.value[0][0].start_mark.column, missing, written))
+        key = self._entry(self.node(above[: depth - 1]), str(above[depth - 1]))[0]  # there, but empty
+        if key is None or section is None:
             raise EditError(f"there is no {_key(above)}")
-        indent = " " * grand.value[0][0].start_mark.column
-        return self._after(_end(grand), f"{indent}{above[-1]}:\n{indent}  {name}: {written}")
+        if section.start_mark.index != section.end_mark.index:
+            return self._put(key, section, f"{{{missing[0]}: {in_line}}}")
+        return self._after(key.end_mark.index, _nested(key.start_mark.column + 2, missing, written))
 
     def _after(self, index: int, lines: str) -> str:
         """Lines after the one in which `index` is."""
@@ -317,40 +366,97 @@ class _Editor:
             return self.text[:start].rstrip(" ") + self.text[end:]
         return _replaced(self.text, item, _written(value))
 
-    def append_mapping(self, name: str, values: Mapping[str, Value]) -> str:
-        """Another entry, with keys of its own, at the end of a list."""
-        key, old = self._entry(self.root, name)
-        column = old.start_mark.column if isinstance(old, yaml.SequenceNode) and not old.flow_style else 2
-        lines = []
-        for field, value in values.items():
-            if isinstance(value, str):
-                lines.append(f"{field}: {_written(value)}")
-            elif value is not None:
-                lines += [f"{field}:", *(f"  - {_written(each)}" if each else "  -" for each in value)]
-        block = "\n".join(f"{' ' * column}{'  ' if number else '- '}{line}" for number, line in enumerate(lines))
-        if key is None or old is None:
-            return f"{self.text}{name}:\n{block}\n"
+    def append_mapping(self, path: Sequence[str | int], values: Mapping[str, Value]) -> str:
+        """Another entry, with keys of its own, at the end of a list, which may not be there yet."""
+        *above, name = path
+        parent = self.node(above)
+        key, old = self._entry(parent, str(name))
         if isinstance(old, yaml.SequenceNode) and old.value:
-            if old.flow_style:
-                raise EditError(f"{name} stands in one line; edit the text instead")
-            return self._after(_end(old), block)
+            if not old.flow_style:
+                return self._after(_end(old), _block(old.start_mark.column, values))
+            at = old.end_mark.index - 1
+            return f"{self.text[:at].rstrip()}, {_flow(values)}{self.text[at:]}"
+        if old is not None and not _is_empty(old) and not isinstance(old, yaml.SequenceNode):
+            raise EditError(f"{_key(path)} is no list here; edit the text instead")
+        if isinstance(parent, yaml.MappingNode) and parent.flow_style:
+            return self._put_in_line(parent, key, old, str(name), f"[{_flow(values)}]")
+        if key is None or old is None:
+            return self._first_of(above, parent, str(name), values)
+        block = _block(key.start_mark.column + 2, values)
         colon = self.text.index(":", key.end_mark.index) + 1
         line_end = self.text.index("\n", old.end_mark.index)
         comment = self.text[old.end_mark.index : line_end] if old.start_mark.index != old.end_mark.index else ""
         rest = comment if comment.strip().startswith("#") else self.text[colon:line_end] if _is_empty(old) else ""
         return f"{self.text[:colon]}{rest}\n{block}{self.text[line_end:]}"
 
-    def remove_item(self, name: str, number: int) -> str:
-        """A list without one of its entries."""
-        key, old = self._entry(self.root, name)
-        if key is None or not isinstance(old, yaml.SequenceNode) or old.flow_style:
-            raise EditError(f"{name} stands in one line; edit the text instead")
+    def _put_in_line(
+        self, parent: yaml.MappingNode, key: yaml.Node | None, old: yaml.Node | None, name: str, written: str
+    ) -> str:
+        if key is not None and old is not None:
+            return self._put(key, old, written)
+        at = parent.end_mark.index - 1
+        comma = ", " if parent.value else ""
+        return f"{self.text[:at].rstrip()}{comma}{name}: {written}{self.text[at:]}"
+
+    def _first_of(
+        self, above: Sequence[str | int], parent: yaml.Node | None, name: str, values: Mapping[str, Value]
+    ) -> str:
+        """A list that was not there, in a block; its section may not have been there either."""
+        if isinstance(parent, yaml.MappingNode):
+            column = parent.value[0][0].start_mark.column if parent.value else 0
+            lines = f"{' ' * column}{name}:\n{_block(column + 2, values)}"
+            return self._after(_end(parent), lines) if above else f"{self.text}{lines}\n"
+        lines = f"  {name}:\n{_block(4, values)}"
+        key, old = self._entry(self.root, str(above[0])) if len(above) == 1 else (None, None)
+        if len(above) != 1 or (old is not None and old.start_mark.index != old.end_mark.index):
+            raise EditError(f"there is no {_key(above)}")
+        return f"{self.text}{above[0]}:\n{lines}\n" if key is None else self._after(key.end_mark.index, lines)
+
+    def remove_item(self, path: Sequence[str | int], number: int) -> str:
+        """A list, which is there, without one of its entries."""
+        key, old = self._entry(self.node(path[:-1]), str(path[-1]))
+        assert key is not None
+        assert isinstance(old, yaml.SequenceNode)
         item = old.value[number]
+        if old.flow_style:
+            start, end = item.start_mark.index, _end(item)
+            if number + 1 < len(old.value):
+                end = old.value[number + 1].start_mark.index
+            elif number:
+                start = _end(old.value[number - 1])
+            return self.text[:start] + self.text[end:]
         text = self._without(self._line_of(item), _end(item))
         if len(old.value) > 1:
             return text
         colon = self.text.index(":", key.end_mark.index) + 1
         return f"{text[:colon]} []{text[colon:]}"
+
+
+def _nested(column: int, names: Sequence[str], written: str) -> str:
+    """A key in lines of its own, below the sections that lead to it."""
+    lines = (f"{' ' * (column + 2 * depth)}{name}:" for depth, name in enumerate(names))
+    return "\n".join(lines) + f" {written}"
+
+
+def _block(column: int, values: Mapping[str, Value]) -> str:
+    """An entry of a list in lines of its own."""
+    lines = []
+    for field, value in values.items():
+        if isinstance(value, str):
+            lines.append(f"{field}: {_written(value)}")
+        elif value is not None:
+            lines += [f"{field}:", *(f"  - {_written(each)}" if each else "  -" for each in value)]
+    return "\n".join(f"{' ' * column}{'  ' if number else '- '}{line}" for number, line in enumerate(lines))
+
+
+def _flow(values: Mapping[str, Value]) -> str:
+    """An entry of a list in one line."""
+    written = {
+        field: _written(value) if isinstance(value, str) else f"[{', '.join(map(_written, value))}]"
+        for field, value in values.items()
+        if value is not None
+    }
+    return f"{{{', '.join(f'{field}: {value}' for field, value in written.items())}}}"
 
 
 def _entries(column: int, items: Sequence[str | None]) -> str:

@@ -13,7 +13,7 @@ from utility.config import ConfigError, SnmpAccess
 from utility.config_edit import EditError, values_of
 from web import wizard
 from web.editing import ConfigFile, ConflictError, Draft, HostsFile, draft_view
-from web.fields import field_views, switch_views
+from web.fields import LISTS, field_views, list_views, switch_fields, switch_views
 from web.routes import ApiError, Call, Handler, Route
 from web.schemas import PROBLEM, Schema, answer, flag, many, maybe, number, table, text, thing, whole
 from web.starting import start_view
@@ -138,11 +138,13 @@ def read_config(call: Call) -> Json:
     except EditError as error:
         problem = str(error)
     count = 1 + max((int(key[9:].partition("]")[0]) for key in values if key.startswith("switches[")), default=-1)
+    new: Json = {"key": "switches", "title": "Switches", "one": "switch", "help": "", "entries": []}
     return {
         "text": file.shown(data),
         "base": file.base(data),
         "fields": field_views(values),
         "switches": switch_views(values, count),
+        "lists": [{**new, "fields": switch_fields()}, *list_views(values)],
         "problems": draft_view(file, draft)["problems"],
         "form": not problem,
         "writable": os.access(file.path if file.path.exists() else file.path.parent, os.W_OK),
@@ -234,12 +236,15 @@ _VALUE: Schema = {
         many({"type": ["string", "null"], "maxLength": 100}, maxItems=300),
     ]
 }
+_LIST_NAME = text("a list whose entries have keys", enum=[each.key for each in LISTS])
 _CONFIG_CHANGES = many(
     {
         "anyOf": [
             thing({"key": text("like ports.tftp or switches[0].name", 200, minLength=1), "value": _VALUE}),
             thing({"add_switch": table(_VALUE, "its keys: address, name, pi_addresses ...")}),
             thing({"remove_switch": whole("its number", minimum=0, maximum=1000)}),
+            thing({"add_item": thing({"list": _LIST_NAME, "values": table(_VALUE, "the keys of the new entry")})}),
+            thing({"remove_item": thing({"list": _LIST_NAME, "index": whole("from 0", minimum=0, maximum=1000)})}),
         ]
     },
     maxItems=200,
@@ -263,6 +268,7 @@ _FIELD = answer(
         "required": flag(),
         "unit": text(),
         "live": flag(),
+        "of": many(text(), description="the values of `type` or `driver` for which it is; empty: all"),
         "secret": flag(),
         "set": flag(),
         "value": {},
@@ -279,6 +285,18 @@ _CONFIG = answer(
         "base": text(),
         "fields": many(_FIELD),
         "switches": many(answer({"index": whole(), "fields": many(_FIELD), "pi_addresses": many(maybe(text()))})),
+        "lists": many(
+            answer(
+                {
+                    "key": text(),
+                    "title": text(),
+                    "one": text(),
+                    "help": text(),
+                    "entries": many(many(_FIELD)),
+                    "fields": many(_FIELD),
+                }
+            )
+        ),
         "problems": many(PROBLEM),
         "form": flag("it can be edited by its keys"),
         "writable": flag(),

@@ -22,9 +22,11 @@ from utility.config import Config, ConfigError, Problem, is_secret, load_config
 from utility.config_edit import (
     Change,
     EditError,
+    add_item,
     add_switch,
     edit_config,
     hide_secrets,
+    remove_item,
     remove_switch,
     reveal_secrets,
 )
@@ -185,7 +187,7 @@ class ConfigFile:
         return make
 
     def of_changes(self, changes: Sequence[Json]) -> Callable[[bytes], bytes]:
-        """A change of single keys: {key, value}, where null removes it; {add_switch: {...}}; {remove_switch: 2}."""
+        """A change of single keys: {key, value}, where null removes it, and entries that come and go."""
 
         def make(before: bytes) -> bytes:
             windows = b"\r\n" in before
@@ -206,6 +208,10 @@ def _changed(text: str, change: Json) -> str:
             return add_switch(text, change["add_switch"])  # type: ignore[arg-type]
         if "remove_switch" in change:
             return remove_switch(text, int(change["remove_switch"]))  # type: ignore[call-overload]
+        if isinstance(item := change.get("add_item"), dict):
+            return add_item(text, str(item["list"]), item["values"])
+        if isinstance(item := change.get("remove_item"), dict):
+            return remove_item(text, str(item["list"]), int(item["index"]))
         value = change["value"]
         assert value is None or isinstance(value, str | list)
         return edit_config(text, [Change(str(change["key"]), value)])

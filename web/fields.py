@@ -1,14 +1,16 @@
-"""The forms of config.yaml: each plain key with its words, its kind of input and its default. Data only.
+"""The forms of config.yaml: each key with its words, its kind of input and its default. Data only.
 
 What is good is for utility/config to say; a test holds the keys and the defaults here equal to those there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from utility.config import SERVICES
+from utility.rules import BUILT_IN, SHORT_NAMES
 from web.views import Json
 
 
@@ -19,6 +21,8 @@ class Field:
     kind      "text", "number", "list" (of texts), "choice", "choices" (some of them)
     default   as it would be written; empty: none
     secret    it is never shown, only whether there is one
+    section   a heading of the page; in an entry of a list a part that is folded away, "" for what is always seen
+    of        for which entries it is, by their `type` or `driver`; empty: for all
     """
 
     key: str
@@ -32,8 +36,26 @@ class Field:
     secret: bool = False
     unit: str = ""
     live: bool = True  # in force without a restart
+    of: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list whose entries have keys.
+
+    one    what an entry is called
+    short  which key an entry in a single word has that word for; "": it has keys, or is shown as one secret
+    """
+
+    key: str
+    title: str
+    one: str
+    help: str
+    fields: tuple[Field, ...]
+    short: str = ""
+
+
+_YES_NO = ("true", "false")
 FIELDS: tuple[Field, ...] = (
     Field("private_number", "Network", "VLAN", "replaces {private_number} in a community", "number", required=True),
     Field("server_address", "Network", "This manager's address", "on the network of the Pis", required=True),
@@ -89,18 +111,160 @@ FIELDS: tuple[Field, ...] = (
     Field("web.certificate", "Web page", "Certificate", "a PEM file; one is made where none is given"),
     Field("web.key", "Web page", "Key of the certificate", "a PEM file"),
 )  # fmt: skip
+_OWN = "SNMP of this switch alone"
 SWITCH_FIELDS: tuple[Field, ...] = (
     Field("address", "", "Address", required=True),
     Field("name", "", "Name"),
     Field("off_time", "", "Time without power", "of a power cycle", "number", "5", unit="s"),
-    Field("driver", "", "Driver", "snmp, or the name of a family or of a row of `drivers:`", default="snmp"),
+    Field("driver", "", "Driver", "auto, or the name of a family or of a row of `drivers:`; exec, unifi, routeros",
+          default="auto"),
     Field("protected_ports", "", "Protected ports", "never turned off: uplinks, this manager", "list"),
-)
+    Field("power_budget", "", "Power budget", "where the switch does not tell its own", "number", unit="W"),
+    Field("exec.ports", "", "Ports", "how many there are", "number", of=("exec",)),
+    Field("exec.on", "", "Command: on", "like ssh poe@{address} poe {port} on", of=("exec",)),
+    Field("exec.off", "", "Command: off", of=("exec",)),
+    Field("exec.status", "", "Command: status", "says on or off", of=("exec",)),
+    Field("exec.timeout", "", "Patience with a command", "", "number", "30", unit="s", of=("exec",)),
+    Field("unifi.server", "", "Controller", "like https://172.30.4.2:8443", of=("unifi",)),
+    Field("unifi.user", "", "Its user", "the password is PIMAN_UNIFI_PASSWORD in .env", default="piman", of=("unifi",)),
+    Field("unifi.site", "", "Site", default="default", of=("unifi",)),
+    Field("unifi.fingerprint", "", "Fingerprint", "of its certificate", of=("unifi",)),
+    Field("routeros.server", "", "Its web address", "https at its address, by default", of=("routeros",)),
+    Field("routeros.user", "", "Its user", "the password is PIMAN_ROUTEROS_PASSWORD in .env", default="piman",
+          of=("routeros",)),
+    Field("routeros.fingerprint", "", "Fingerprint", "of its certificate", of=("routeros",)),
+    Field("snmp.version", _OWN, "SNMP version", "", "choice", "", ("1", "2c", "3")),
+    Field("snmp.port", _OWN, "SNMP port", "", "number"),
+    Field("snmp.timeout", _OWN, "Timeout of one try", "", "number", unit="s"),
+    Field("snmp.retries", _OWN, "Tries after the first", "", "number"),
+    Field("snmp.bulk", _OWN, "GETBULK", "false: the switch falls over it", "choice", "", _YES_NO),
+    Field("snmp.read_community", _OWN, "Read community", "rather in .env", secret=True),
+    Field("snmp.write_community", _OWN, "Write community", "rather in .env", secret=True),
+    Field("snmp.user", _OWN, "User", "of SNMP 3"),
+    Field("snmp.auth_protocol", _OWN, "Signing", "of SNMP 3"),
+    Field("snmp.priv_protocol", _OWN, "Encryption", "of SNMP 3"),
+)  # fmt: skip
+LISTS: tuple[ListOf, ...] = (
+    ListOf(
+        "subnets", "Networks behind relays", "network", "Pis that are reached through a router with a DHCP relay.",
+        (
+            Field("network", "", "Network", "like 10.2.0.0/24", required=True),
+            Field("subnet_mask", "", "Subnet mask", "where the network has no /24"),
+            Field("router", "", "Router", "of that network, by which its Pis reach this manager", required=True),
+            Field("pool", "", "Pool", "for unknown Pis, like 10.2.0.100-10.2.0.150"),
+            Field("lease_time", "", "Lease time", "as in the manager's network", "number", unit="s"),
+            Field("dns", "", "Name servers", "", "list"),
+            Field("domain", "", "Domain"),
+            Field("ntp_servers", "", "Time servers", "", "list"),
+        ),
+    ),
+    ListOf(
+        "monitoring.rules", "Alerts: rules of your own", "rule",
+        "One with the name of a rule that is built in changes that: how bad it is, or turns it off.",
+        (
+            Field("when", "", "When", "like temperature > 70 for 2m clear < 65"),
+            Field("name", "", "Name", "as what it measures, by default"),
+            Field("severity", "", "How bad", "", "choice", "", ("info", "warning", "critical")),
+            Field("enabled", "", "In force", "false: not at all", "choice", "true", _YES_NO),
+            Field("only", "", "Only for", "patterns of names, like pi1*", "list"),
+        ),
+        short="when",
+    ),
+    ListOf(
+        "monitoring.channels", "Alerts: who is told", "channel", "Try them with: piman alerts test",
+        (
+            Field("type", "", "How", "", "choice", "", ("slack", "email", "webhook", "script"), required=True),
+            Field("name", "", "Name"),
+            Field("url", "", "Address", "of Slack rather as PIMAN_SLACK_WEBHOOK in .env", secret=True,
+                  of=("slack", "webhook")),
+            Field("to", "", "To", "mail addresses", "list", of=("email",)),
+            Field("from", "", "From", "", "text", of=("email",)),
+            Field("server", "", "Mail server", "", "text", "localhost", of=("email",)),
+            Field("security", "", "Encryption", "", "choice", "", ("none", "starttls", "tls"), of=("email",)),
+            Field("user", "", "User", "the password is PIMAN_SMTP_PASSWORD in .env", of=("email",)),
+            Field("path", "", "Program", "it gets the alert as JSON", of=("script",)),
+            Field("severity", "", "From how bad on", "", "choice", "warning", ("info", "warning", "critical")),
+            Field("resolved", "", "Also what is over", "", "choice", "true", _YES_NO),
+        ),
+    ),
+)  # fmt: skip
+HEALING: tuple[Field, ...] = (
+    Field("enabled", "Self-healing", "Power-cycle what is dead", "dry-run: only tell", "choice", "false",
+          ("true", "false", "dry-run")),
+    Field("after", "Self-healing", "Without a sign of life for", "like 5m", default="5m"),
+    Field("cooldown", "Self-healing", "Pause between two tries", "", default="15m"),
+    Field("per_pi", "Self-healing", "Tries a day, for a Pi", "", "number", "3"),
+    Field("per_rack", "Self-healing", "Tries a day, in all", "", "number", "10"),
+    Field("reinstall", "Self-healing", "Reinstall as second try", "it erases the card", "choice", "false", _YES_NO),
+    Field("boot_after", "Self-healing", "Boot without a step for", "", default="5m"),
+    Field("boot_tries", "Self-healing", "Tries of a boot", "", "number", "3"),
+)  # fmt: skip
+
+
+def threshold_fields(values: Mapping[str, str]) -> list[Field]:
+    """The numbers of the rules that are built in; under the short name where config.yaml uses that."""
+    found = []
+    short = {name: key for key, name in SHORT_NAMES.items()}
+    for rule in BUILT_IN:
+        if rule.about.unit == "flag":
+            continue
+        old = f"monitoring.thresholds.{short.get(rule.name, rule.name)}"
+        key = old if old in values else f"monitoring.thresholds.{rule.name}"
+        label = rule.name.replace("_", " ")
+        number = f"{rule.raised.number:g}"
+        found.append(Field(key, "Alerts: built in", label, rule.expression, "number", number, unit=rule.about.unit))
+    return found
 
 
 def field_views(values: Mapping[str, str]) -> list[Json]:
     """Every field with the value that config.yaml gives it, if any."""
-    return [_view(each, each.key, values) for each in FIELDS]
+    is_short = "monitoring.healing" in values  # a single word
+    healing = [
+        _view(
+            each,
+            "monitoring.healing" if is_short and each.key == "enabled" else f"monitoring.healing.{each.key}",
+            values,
+        )
+        for each in HEALING
+    ]
+    return [*(_view(each, each.key, values) for each in (*FIELDS, *threshold_fields(values))), *healing]
+
+
+def list_views(values: Mapping[str, str]) -> list[Json]:
+    """The lists, each with its entries, and with the fields of one that could come."""
+    return [
+        {
+            "key": each.key,
+            "title": each.title,
+            "one": each.one,
+            "help": each.help,
+            "entries": [_entry(each, number, values) for number in range(_count(values, each.key))],
+            "fields": [_view(field, field.key, {}) for field in each.fields],
+        }
+        for each in LISTS
+    ]
+
+
+def switch_fields() -> list[Json]:
+    """The fields of a switch that could come."""
+    return [_view(each, each.key, {}) for each in SWITCH_FIELDS]
+
+
+def _entry(about: ListOf, number: int, values: Mapping[str, str]) -> list[Json]:
+    """One entry; written as a single word it has the first key alone."""
+    key = f"{about.key}[{number}]"
+    if key in values and not about.short:
+        is_open = "://" not in values[key]  # the address of a hook lets in whoever has it
+        return [_view(Field(key, "", "In one word", "an address, a path, or slack", secret=not is_open), key, values)]
+    return [
+        _view(field, key if key in values and field.key == about.short else f"{key}.{field.key}", values)
+        for field in about.fields
+    ]
+
+
+def _count(values: Mapping[str, str], key: str) -> int:
+    found = (re.match(rf"{re.escape(key)}\[([0-9]+)\]", name) for name in values)
+    return 1 + max((int(each[1]) for each in found if each), default=-1)
 
 
 def switch_views(values: Mapping[str, str], count: int) -> list[Json]:
@@ -139,6 +303,7 @@ def _view(field: Field, key: str, values: Mapping[str, str]) -> Json:
         "required": field.required,
         "unit": field.unit,
         "live": field.live,
+        "of": list(field.of),
         "secret": field.secret,
         "set": key in values or value is not None,
         "value": None if field.secret else value,

@@ -117,7 +117,9 @@ def test_config_is_edited_with_wrong_and_right_input_and_taken_back(
     path = served.backend.config_file.path
     before = path.read_text()
     page = served.open(browser, "/config")
+    page.get_by_label("Find a setting").fill("lease")
     lease = page.get_by_label("Lease time (s)")
+    expect(page.get_by_label("Subnet mask")).to_be_hidden()
     lease.fill("5")
     expect(page.get_by_text("expected a whole number from 10 to 31536000")).to_be_visible()
     expect(lease).to_have_attribute("aria-invalid", "true")
@@ -371,7 +373,7 @@ def test_who_logs_in_with_a_wrong_and_the_right_password(rack: tuple[Served, Fle
     expect(password).to_have_value("")
     password.fill("correct horse")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_label("Lease time (s)")).to_be_visible()  # where it was going
+    expect(page.get_by_label("Find a setting")).to_be_visible()  # where it was going
     other = page.context.new_page()
     other.goto(f"http://localhost:{served.port}/")
     expect(other.locator("a.port").first).to_be_visible()
@@ -380,3 +382,83 @@ def test_who_logs_in_with_a_wrong_and_the_right_password(rack: tuple[Served, Fle
     other.get_by_role("link", name="Alerts", exact=True).click()
     expect(other.get_by_label("Password, or a token")).to_be_visible()
     page.context.close()
+
+
+LISTS = """\
+# Who looks after it: the lab.
+subnets:
+  # the next room
+  - network: 10.2.0.0/24
+    router: 10.2.0.1   # its gateway
+monitoring:
+  rules:
+    - temperature > 70 for 2m   # a warm room
+    - {name: agent, enabled: false}
+"""
+
+
+def add_channel(page: Page) -> None:
+    page.get_by_text("Alerts: who is told").click()
+    page.get_by_role("button", name="Another channel").click()
+    channel = page.get_by_role("group", name="New channel")
+    channel.get_by_label("How", exact=True).select_option("email")
+    expect(channel.get_by_label("Address", exact=True)).to_be_hidden()
+    expect(channel.get_by_text("is missing; expected who gets the mail")).to_be_visible()
+    channel.get_by_label("To", exact=True).fill("ops@example.org, lab@example.org")
+
+
+def add_switch(page: Page) -> None:
+    page.get_by_role("group", name="127.0.4.200").get_by_role("button", name="Remove this switch").click()
+    page.get_by_role("group", name="127.0.4.200").get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Another switch").click()
+    switch = page.get_by_role("group", name="New switch")
+    switch.get_by_label("Address", exact=True).fill("127.0.4.9")
+    switch.get_by_role("button", name="Another port").click()
+    switch.get_by_label("Port 1").fill("127.0.8.1")
+    expect(switch.get_by_text("127.0.8.1 is already switches[0]")).to_be_visible()
+    switch.get_by_label("Port 1").fill("127.0.9.1")
+
+
+def test_lists_of_sections_are_edited_with_wrong_and_right_input(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, _fleet = rack
+    path = served.backend.config_file.path
+    path.write_text(path.read_text() + LISTS)
+    page = served.open(browser, "/config")
+    room = page.get_by_role("group", name="10.2.0.0/24")
+    room.get_by_label("Router").fill("10.3.0.1")
+    expect(room.get_by_text("10.3.0.1 is outside 10.2.0.0/24")).to_be_visible()  # beside its field
+    expect(room.get_by_label("Router")).to_have_attribute("aria-invalid", "true")
+    room.get_by_label("Router").fill("10.2.0.1")
+    expect(room.get_by_text("is outside")).to_have_count(0)
+
+    hot = page.get_by_role("group", name="temperature > 70 for 2m")
+    hot.get_by_label("How bad").select_option("critical")
+    page.get_by_role("group", name="agent").get_by_role("button", name="Remove this rule").click()
+    page.get_by_role("button", name="Another rule").click()
+    new = page.get_by_role("group", name="New rule")
+    new.get_by_label("When").fill("disk_percent > 101")
+    expect(new.get_by_text("disk_percent is a percentage")).to_be_visible()
+    new.get_by_label("When").fill("disk_percent > 80")
+
+    add_channel(page)
+    add_switch(page)
+    page.get_by_role("button", name="Review changes").click()
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_role("button", name="Apply changes")).to_have_count(0)
+    written = path.read_text()
+    assert "  # the next room\n  - network: 10.2.0.0/24\n    router: 10.2.0.1   # its gateway\n" in written
+    assert "    - {when: 'temperature > 70 for 2m', severity: critical}   # a warm room\n" in written
+    assert "agent" not in written
+    config = served.backend.config_file.config_of(path.read_bytes())
+    assert [str(each.address) for each in config.switches] == ["127.0.4.200", "127.0.4.9"]
+    assert [each.to for each in config.monitoring.channels] == [("ops@example.org", "lab@example.org")]
+    assert {"critical", "warning"} == {each.severity for each in config.monitoring.rules if "config" in each.source}
+
+    page.get_by_role("group", name="127.0.4.9").get_by_role("button", name="Remove this switch").click()
+    page.get_by_role("group", name="email").get_by_role("button", name="Remove this channel").click()
+    page.get_by_role("button", name="Review changes").click()
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_role("group", name="127.0.4.9")).to_have_count(0)
+    config = served.backend.config_file.config_of(path.read_bytes())
+    assert (len(config.switches), config.monitoring.channels) == (1, ())
+    page.close()

@@ -1,10 +1,10 @@
-// CONFIG: a form of config.yaml's keys, and its text.
+// CONFIG: a form of config.yaml's keys and lists, and its text.
 import { api, attempt, h, show, toast } from "./app.js";
 import { Editor, field, problemList } from "./files.js";
 
 let file = null; // as it was loaded
-let inputs = []; // {key, kind, before, read(), mark()}
-let extra = []; // switches that come or go
+let inputs = []; // {key(), before, read(), mark()}; key() as it will be in the file, after what goes before it has gone
+let lists = []; // of entries that come and go
 let text = null; // the textarea, in place of the form
 const others = h("div", { role: "alert" });
 const editor = new Editor("/config", change, mark, load);
@@ -14,10 +14,11 @@ function change() {
   if (text) return text.value === file.text ? null : { text: text.value };
   const changes = [];
   for (const each of inputs) {
+    if (each.entry?.gone || each.entry?.fresh) continue;
     const value = each.read();
-    if (JSON.stringify(value) !== JSON.stringify(each.before)) changes.push({ key: each.key, value });
+    if (JSON.stringify(value) !== JSON.stringify(each.before)) changes.push({ key: each.name, value });
   }
-  changes.push(...extra);
+  for (const list of lists) changes.push(...list.changes());
   return changes.length ? { changes } : null;
 }
 
@@ -25,87 +26,188 @@ function mark(problems) {
   const left = [];
   for (const each of inputs) each.mark("");
   for (const problem of problems) {
-    const key = problem.key.replace(/^(?!switches)([a-z_.]+)\[\d+\]$/, "$1");
-    const found = inputs.find((each) => each.key === key || each.key === problem.key) || inputs.find((each) => problem.key.startsWith(`${each.key}[`));
-    if (found && !text) found.mark(problem.text); else left.push(problem);
+    const key = problem.key.replace(/^(?!switches|subnets|monitoring)([a-z_.]+)\[\d+\]$/, "$1");
+    const usable = text ? [] : inputs.filter((each) => !each.entry?.gone && each.key());
+    const found = usable.find((each) => each.key() === key || each.key() === problem.key) || usable.find((each) => problem.key.startsWith(`${each.key()}[`))
+      || usable.find((each) => each.entry && each.entry.key() === problem.key) || usable.find((each) => each.key().startsWith(`${problem.key}.`));
+    if (!found) { left.push(problem); continue; }
+    found.mark(problem.text);
+    for (let at = found.node.closest("details"); at; at = at.parentElement.closest("details")) at.open = true;
   }
   others.replaceChildren(...[problemList(left)].filter(Boolean));
 }
 
 const words = (value) => value.split(",").map((part) => part.trim()).filter(Boolean);
 
-function build(each) {
+/** An input for a field, and its label; `entry`: of a list, where the field's key is below the entry's. */
+function build(each, entry = null) {
   let input;
   let read;
   const before = each.secret ? null : each.value;
   if (each.kind === "choice") {
-    input = h("select", { onchange: () => editor.typed() }, h("option", { value: "" }, each.default ? `${each.default} (default)` : "-"), each.choices.map((choice) => h("option", { value: choice }, choice)));
+    input = h("select", { onchange: () => { sift(entry); editor.typed(); } }, h("option", { value: "" }, each.default ? `${each.default} (default)` : "-"), each.choices.map((choice) => h("option", { value: choice }, choice)));
     input.value = before || "";
     read = () => input.value || null;
   } else {
     const list = each.kind === "list" || each.kind === "choices";
-    input = h("input", { type: each.secret ? "password" : "text", inputmode: each.kind === "number" ? "decimal" : null, autocomplete: "off", spellcheck: "false", placeholder: each.secret && each.set ? "set; not shown" : each.default, value: list ? (before || []).join(", ") : before || "", required: each.required, oninput: () => editor.typed() });
+    input = h("input", { type: each.secret ? "password" : "text", inputmode: each.kind === "number" ? "decimal" : null, autocomplete: "off", spellcheck: "false", placeholder: each.secret && each.set ? "set; not shown" : each.default, value: list ? (before || []).join(", ") : before || "", required: each.required, oninput: () => { if (each.key.endsWith("driver")) sift(entry); editor.typed(); } });
     read = () => (list ? (words(input.value).length ? words(input.value) : null) : input.value.trim() || null);
   }
   const made = field(each.label + (each.unit ? ` (${each.unit})` : ""), input, [each.help, each.live ? "" : "counts from the next start on"].filter(Boolean).join("; "));
-  inputs.push({ key: each.key, before, read, mark: made.mark });
+  made.node.dataset.words = `${each.key} ${each.label} ${each.help}`.toLowerCase();
+  add(each.key, before, read, made, entry, each.of);
   return made.node;
 }
 
-function buildSwitch(each) {
-  const address = each.fields[0].value || `switch ${each.index}`;
-  const ports = each.pi_addresses.map((value, number) => {
-    const key = `switches[${each.index}].pi_addresses[${number}]`;
-    const input = h("input", { value: value || "", autocomplete: "off", class: "mono", oninput: () => editor.typed() });
-    const made = field(`Port ${number + 1}`, input);
-    inputs.push({ key, before: value, read: () => input.value.trim() || null, mark: made.mark });
-    return made.node;
-  });
-  const room = h("div", { class: "ports-form" }, ports);
-  let more = each.pi_addresses.length;
-  const add = h("button", { onclick: () => {
-    const key = `switches[${each.index}].pi_addresses[${more++}]`;
-    const input = h("input", { autocomplete: "off", class: "mono", oninput: () => editor.typed() });
-    const made = field(`Port ${more}`, input);
-    inputs.push({ key, before: null, read: () => input.value.trim() || null, mark: made.mark });
-    room.append(made.node);
-    input.focus();
-  } }, "Another port");
-  const remove = h("button", { class: "danger", onclick: attempt(async () => { extra.push({ remove_switch: each.index }); await editor.compare(); extra.pop(); }) }, "Remove this switch");
-  return h("fieldset", { class: "card" }, h("legend", {}, address), h("div", { class: "fields" }, each.fields.map(build)), h("h3", {}, "Which Pi is on which port"), room, h("div", { class: "bar" }, add, remove));
+function add(name, before, read, made, entry, of = []) {
+  const below = entry?.fresh ? name : entry ? name.slice(entry.name.length) : "";
+  const key = () => (entry ? `${entry.key()}${entry.fresh ? "." : ""}${below}` : name);
+  const one = { name, key, before, read, mark: made.mark, node: made.node, input: made.input, entry, of };
+  inputs.push(one);
+  entry?.inputs.push(one);
 }
 
-function newSwitch() {
-  const address = h("input", { placeholder: "172.30.4.254", autocomplete: "off" });
-  const name = h("input", { placeholder: "upper", autocomplete: "off" });
-  return h("fieldset", { class: "card" }, h("legend", {}, "Another switch"), h("div", { class: "fields" }, field("Address", address).node, field("Name", name).node), h("div", { class: "bar" }, h("button", { onclick: attempt(async () => {
-    const values = { address: address.value.trim(), ...(name.value.trim() ? { name: name.value.trim() } : {}) };
-    extra = extra.filter((each) => !each.add_switch);
-    extra.push({ add_switch: values });
-    await editor.compare();
-  }) }, "Add it")));
+/** Show of an entry what belongs to its type or driver, and what is filled in all the same. */
+function sift(entry) {
+  if (!entry) return;
+  const kind = entry.inputs.find((each) => /(^|\.)(type|driver)$/.test(each.name))?.read() || "";
+  for (const each of entry.inputs) if (each.of.length) each.node.hidden = !each.of.includes(kind) && !each.read();
 }
+
+/** An entry's fields: those always seen, and the others folded away by what they are about. */
+function arrange(views, entry) {
+  const parts = [...new Set(views.map((each) => each.section))].filter(Boolean);
+  const of = (part) => h("div", { class: "fields" }, views.filter((each) => each.section === part).map((each) => build(each, entry)));
+  return [of(""), ...parts.map((part) => h("details", { open: views.some((each) => each.section === part && each.set) }, h("summary", {}, part), of(part)))];
+}
+
+/** A list of config.yaml whose entries have keys: what changes in it, what goes, what comes. */
+class List {
+  constructor(about, views) {
+    Object.assign(this, { about, entries: [], added: 0 });
+    this.room = h("div");
+    this.isSwitches = about.key === "switches";
+    views.forEach((each, index) => this.room.append(this.entry(each, index)));
+    this.node = h("div", {}, this.room, h("button", { type: "button", onclick: () => { const node = this.entry(about.fields, null); this.room.append(node); node.querySelector("input, select").focus(); } }, `Another ${about.one}`));
+  }
+
+  entry(views, index) {
+    const fresh = index === null;
+    const entry = { fresh, gone: false, index, inputs: [], name: `${this.about.key}[${index}]`, key: () => `${this.about.key}[${this.place(entry)}]` };
+    this.entries.push(entry);
+    const fields = this.isSwitches && !fresh ? views.fields : views;
+    const title = fresh ? `New ${this.about.one}` : fields.find((each) => !each.secret && each.value)?.value || `${this.about.one} ${index}`;
+    const body = h("div", {}, arrange(fields, entry), this.isSwitches ? portsOf(fresh ? [] : views.pi_addresses, entry) : null);
+    const remove = h("button", { type: "button", class: "danger", onclick: () => {
+      if (fresh) { this.entries.splice(this.entries.indexOf(entry), 1); inputs = inputs.filter((each) => each.entry !== entry); box.remove(); editor.typed(); return; }
+      entry.gone = !entry.gone;
+      body.hidden = entry.gone;
+      box.classList.toggle("muted", entry.gone);
+      remove.textContent = entry.gone ? "Keep it" : `Remove this ${this.about.one}`;
+      editor.typed();
+    } }, fresh ? "Not this one" : `Remove this ${this.about.one}`);
+    const box = h("fieldset", { class: "card entry" }, h("legend", {}, title), remove, body);
+    sift(entry);
+    return box;
+  }
+
+  values(entry) { return Object.fromEntries(entry.inputs.map((each) => [each.name, each.read()]).filter(([, value]) => value !== null)); }
+
+  /** Its number in the file as it will be; those that say nothing do not come. */
+  place(entry) {
+    return this.entries.filter((each) => !each.gone && (!each.fresh || each === entry || Object.keys(this.values(each)).length)).indexOf(entry);
+  }
+
+  changes() {
+    const gone = this.entries.filter((each) => each.gone).map((each) => each.index).sort((a, b) => b - a);
+    const fresh = this.entries.filter((each) => each.fresh).map((each) => this.values(each)).filter((values) => Object.keys(values).length);
+    const name = this.about.key;
+    return [...gone.map((index) => (this.isSwitches ? { remove_switch: index } : { remove_item: { list: name, index } })), ...fresh.map((values) => (this.isSwitches ? { add_switch: ported(values) } : { add_item: { list: name, values } }))];
+  }
+}
+
+/** The ports of a new switch as one list, up to the last that has a Pi. */
+function ported(values) {
+  const found = Object.entries(values).filter(([key]) => key.startsWith("pi_addresses["));
+  if (!found.length) return values;
+  const kept = Object.fromEntries(Object.entries(values).filter(([key]) => !key.startsWith("pi_addresses[")));
+  const numbers = new Map(found.map(([key, value]) => [Number(/\d+/.exec(key)[0]), value]));
+  return { ...kept, pi_addresses: Array.from({ length: Math.max(...numbers.keys()) + 1 }, (_none, number) => numbers.get(number) ?? null) };
+}
+
+function portsOf(addresses, entry) {
+  const room = h("div", { class: "ports-form" });
+  let count = 0;
+  const another = (before) => {
+    const name = `${entry.fresh ? "" : `${entry.name}.`}pi_addresses[${count++}]`;
+    const input = h("input", { value: before || "", autocomplete: "off", class: "mono", oninput: () => editor.typed() });
+    const made = field(`Port ${count}`, input);
+    add(name, before, () => input.value.trim() || null, made, entry);
+    room.append(made.node);
+    return input;
+  };
+  addresses.forEach((each) => another(each));
+  return [h("h3", {}, "Which Pi is on which port"), room, h("div", { class: "bar" }, h("button", { type: "button", onclick: () => another(null).focus() }, "Another port"))];
+}
+
+// ---------------------------------------------------------------------------------------------------------- the page
+
+const unfolded = new Set(); // titles of parts that somebody opened
+
+/** A part of the page: open where something is set, and folded where all is as it comes. */
+function part(title, isSet, help, ...inside) {
+  return h("details", { class: "card part", open: isSet || unfolded.has(title), ontoggle: (event) => { if (event.currentTarget.open) unfolded.add(title); else unfolded.delete(title); } }, h("summary", {}, h("h2", {}, title), isSet ? null : h("span", { class: "muted" }, "as it comes")), help ? h("p", { class: "help" }, help) : null, inside);
+}
+
+const order = ["switches", "Switches", "Network", "subnets", "DHCP", "Files", "Services", "Time", "Monitoring", "monitoring.rules", "Alerts: built in", "monitoring.channels", "Self-healing", "Web page"];
+
+function parts() {
+  const made = new Map();
+  for (const section of new Set(file.fields.map((each) => each.section))) {
+    const fields = file.fields.filter((each) => each.section === section);
+    const help = section === "Alerts: built in" ? "The number from which on each of these rules raises an alert." : "";
+    made.set(section, part(section === "Switches" ? "How the switches are asked" : section, fields.some((each) => each.set), help, h("div", { class: "fields" }, fields.map((each) => build(each)))));
+  }
+  for (const about of file.lists) {
+    const list = new List(about, about.key === "switches" ? file.switches : about.entries);
+    lists.push(list);
+    made.set(about.key, part(about.title, about.key === "switches" || list.entries.length > 0, about.help, list.node));
+  }
+  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
+  return [...made].sort(([a], [b]) => rank(a) - rank(b)).map(([, node]) => node);
+}
+
+/** A search that leaves of the form what it is about. */
+function finder(form) {
+  return h("input", { type: "search", placeholder: "Find a setting", "aria-label": "Find a setting", oninput: (event) => {
+    const wanted = event.currentTarget.value.trim().toLowerCase();
+    for (const each of form) {
+      const title = each.querySelector("h2").textContent.toLowerCase().includes(wanted);
+      let any = false;
+      for (const node of each.querySelectorAll("[data-words]")) { const fits = !wanted || title || node.dataset.words.includes(wanted); node.classList.toggle("sifted", !fits); any ||= fits; }
+      each.hidden = Boolean(wanted) && !any && !title;
+      if (wanted && any) each.open = true;
+    }
+  } });
+}
+
+function area() { return h("textarea", { class: "file", "aria-label": "config.yaml", spellcheck: "false", value: file.text, oninput: () => editor.typed() }); }
 
 function draw() {
   inputs = [];
-  const toggle = h("button", { onclick: () => { if (change()) { toast("apply or undo what you have changed first", true); return; } text = text ? null : h("textarea", { class: "file", "aria-label": "config.yaml", spellcheck: "false", value: file.text, oninput: () => editor.typed() }); draw(); } }, text ? "Edit as a form" : "Edit as text");
-  if (!file.form && !text) { text = h("textarea", { class: "file", "aria-label": "config.yaml", spellcheck: "false", value: file.text, oninput: () => editor.typed() }); }
-  const sections = [...new Set(file.fields.map((each) => each.section))];
-  const form = text ? [text] : [
-    h("section", { class: "card" }, h("h2", {}, "Switches"), file.switches.map(buildSwitch), newSwitch()),
-    ...sections.map((section) => h("section", { class: "card" }, h("h2", {}, section === "Switches" ? "How the switches are asked" : section), h("div", { class: "fields" }, file.fields.filter((each) => each.section === section).map(build)))),
-  ];
+  lists = [];
+  const toggle = h("button", { onclick: () => { if (change()) { toast("apply or undo what you have changed first", true); return; } text = text ? null : area(); draw(); } }, text ? "Edit as a form" : "Edit as text");
+  if (!file.form && !text) text = area();
+  const form = text ? [text] : parts();
   const versions = h("section", { class: "card" }, h("h2", {}, "Earlier versions"), h("p", { class: "muted" }, "…"));
   editor.versions().then((list) => versions.replaceChildren(h("h2", {}, "Earlier versions"), list), (error) => toast(error.message, true));
-  const top = h("div", { class: "bar" }, h("span", { class: "mono muted" }, file.path), h("span", { class: "push" }), toggle);
-  show(top, file.writable ? null : h("p", { class: "problem" }, "This file cannot be written by the manager."), others, ...form, editor.bar, editor.below, versions);
+  show(h("div", { class: "bar" }, text ? null : finder(form), h("span", { class: "mono muted" }, file.path), h("span", { class: "push" }), toggle), file.writable ? null : h("p", { class: "problem" }, "This file cannot be written by the manager."), others, ...form, editor.bar, editor.below, versions);
   mark(file.problems);
 }
 
 async function load() {
   file = await api("GET", "/config");
   editor.base = file.base;
-  extra = [];
   if (text) text = null;
   editor.below.replaceChildren();
   editor.say("");
