@@ -166,10 +166,11 @@ class Assembly:
         assert isinstance(upkeep, Upkeep)
         return upkeep
 
-    def report(self, seen: Report) -> None:
+    def report(self, seen: Report, when: float | None = None) -> None:
+        """Let hosts.csv and the board know what a service saw, now or at that Unix time."""
         if seen.heard:
-            self.hosts.seen(seen.mac, time.time())
-        self.fleet.report(seen)
+            self.hosts.seen(seen.mac, when or time.time())
+        self.fleet.report(seen, when)
 
     def parts(self, config: Config) -> dict[str, Part]:
         """The services that a configuration wants, in the order in which they bind."""
@@ -206,7 +207,13 @@ class Assembly:
         def make() -> Service:
             who, policy = self.who, self._policy
             return DhcpServer(
-                config.interface, policy, self.report, config.ports.dhcp, who.save_lease, who.forget_lease
+                config.interface,
+                policy,
+                self.report,
+                config.ports.dhcp,
+                report_late=self.report,
+                save_lease=who.save_lease,
+                forget_lease=who.forget_lease,
             )
 
         return Part((config.interface, config.ports.dhcp, *dhcp_needs(config)), [config.ports.dhcp], make)
@@ -461,6 +468,7 @@ def server(session: Session) -> None:
             assembly.take_over(services)
 
         failure = services.run(reload, ready)
+        assembly.fleet.flush(time.time())  # what a service still had to tell when the clockwork had stopped
         notify_systemd("STOPPING=1")
         if failure:
             raise Failure(failure)

@@ -43,26 +43,31 @@ class Clients:
         self._network: OrderedDict[str, float] = OrderedDict()
 
     def get(self, mac: str) -> Client:
-        client = self._clients.setdefault(mac, Client())
-        self._clients.move_to_end(mac)
-        if len(self._clients) > MAX_CLIENTS:
+        client = self._clients.get(mac)
+        if client is not None:
+            self._clients.move_to_end(mac)
+            return client
+        if len(self._clients) >= MAX_CLIENTS:
             self._clients.popitem(last=False)
+        client = self._clients[mac] = Client()
         return client
 
-    def asker(self, client: Client, request: Packet, kind: int, is_pi: bool) -> Asker:
+    def asker(self, client: Client, request: Packet, kind: int, is_pi: bool, said: Asker | None = None) -> Asker:
         """Who sent this message, of a client of which the last DISCOVER is remembered.
 
         EEPROM boot loaders of early 2020 leave options 60 and 97 out of the REQUEST. Only the REQUEST that follows
         the DISCOVER may lean on it: one of another state comes from the system that was booted since.
+
+        said    what the message alone tells, where that is known already
         """
         vendor_class = request.text(Option.VENDOR_CLASS)
         if kind == MessageType.DISCOVER:
-            client.asker, client.vendor_class = identify(request, is_pi), vendor_class
+            client.asker, client.vendor_class = said or identify(request, is_pi), vendor_class
             return client.asker
         selecting = kind == MessageType.REQUEST and Option.SERVER_IDENTIFIER in request.options
         if not selecting or vendor_class not in ("", client.vendor_class):
-            return identify(request, is_pi)
-        guid = request.raw(Option.CLIENT_GUID)
+            return said or identify(request, is_pi)
+        guid = said.guid if said is not None else request.raw(Option.CLIENT_GUID)
         return client.asker if not guid else replace(client.asker, guid=guid)
 
     def once(self, client: Client, key: str, again: float, text: str, now: float) -> str:

@@ -22,7 +22,7 @@ _DO_NOT_FRAGMENT = 0x4000
 _FRAGMENT = 0x3FFF  # more fragments, or an offset
 
 
-def _ones_sum(data: bytes) -> int:
+def _ones_sum(data: bytes | bytearray) -> int:
     """Sum of 16-bit words in one's complement (RFC 1071), 0 standing for 0xFFFF: 65536 is 1 modulo 65535."""
     return int.from_bytes(data if len(data) % 2 == 0 else data + b"\0", "big") % 0xFFFF
 
@@ -54,6 +54,15 @@ class Frame:
         check = 0xFFFF - _ones_sum(_IP.pack(*fields, 0, source, destination))
         ethernet = _ETHERNET.pack(_mac_bytes(self.destination_mac), _mac_bytes(self.source_mac), ETHERTYPE_IP)
         return ethernet + _IP.pack(*fields, check, source, destination) + udp + self.payload
+
+
+def seal(frame: bytearray) -> None:
+    """Fill in both checksums, which are 0, of a frame with a UDP datagram and no IP options."""
+    length = len(frame) - _ETHERNET.size - _IP.size
+    frame[24:26] = (0xFFFF - _ones_sum(frame[14:34])).to_bytes(2, "big")
+    # The pseudo header is the two addresses, which are just before the datagram, the protocol and the length.
+    total = (_ones_sum(frame[26:]) + _PROTOCOL_UDP + length) % 0xFFFF
+    frame[40:42] = (0xFFFF - total or 0xFFFF).to_bytes(2, "big")
 
 
 def _mac_bytes(mac: str) -> bytes:

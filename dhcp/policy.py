@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from dhcp.boards import Nature
+from dhcp.boards import Asker, Nature
 from dhcp.clients import EVENT_AGAIN, Client, Clients
 from dhcp.leases import Lease, Pool
 from dhcp.packet import NO_ADDRESS, MessageType, Op, Option, Packet, RelayOption, relay_address
@@ -151,8 +151,15 @@ class DhcpPolicy:
 
     # --- what comes in ---
 
-    def receive(self, request: Packet, now: float) -> list[Action]:
-        """What to do about a message; `now` in seconds of a clock that never goes back."""
+    def plain_host(self, mac: str) -> Host | None:
+        """Its host in hosts.csv, where no pool has anything to do with it."""
+        return None if mac in self._held else self._find(mac)
+
+    def receive(self, request: Packet, now: float, host: Host | None = None) -> list[Action]:
+        """What to do about a message; `now` in seconds of a clock that never goes back.
+
+        host    of a message that came in a while ago: who it was then
+        """
         kind = request.number(Option.MESSAGE_TYPE)
         if kind not in self._handlers or request.op != Op.REQUEST:
             return [Ignore("no message of a client")]
@@ -165,11 +172,25 @@ class DhcpPolicy:
                 Ignore("relayed from an unknown network"),
                 *self._clients.warn_of_network(f"relay {request.giaddr}", text, now),
             ]
-        host = self._find(request.mac)
+        host = host or self._find(request.mac)
         if host is None:
             return self._stranger(request, kind, subnet, now)
         before = self._adopt(host.mac) if host.mac in self._held else []
         return before + self._handle(request, kind, host, subnet, now, now)
+
+    def recognised(self, like: Packet, said: Asker, host: Host, now: float) -> list[Notice]:
+        """What `receive` tells of a message that was answered as `like` was (prepared.py); only that.
+
+        like    another client's, the same but for what is each client's own
+        said    what `identify` makes of this one's
+        """
+        kind = like.number(Option.MESSAGE_TYPE)
+        client = self._clients.get(host.mac)
+        asker = self._clients.asker(client, like, kind, is_pi=True, said=said)
+        it = _Exchange(like, host, self._home, asker, client, now, now)
+        if kind == MessageType.DISCOVER:
+            return [self._asked(it), self._offered(it)]
+        return [self._acknowledged(it, "selecting" if Option.SERVER_IDENTIFIER in like.options else "init-reboot")]
 
     def tick(self, now: float) -> list[Action]:
         """Nobody answered for the addresses whose time is over: they are given."""
@@ -313,24 +334,28 @@ class DhcpPolicy:
         client, traits = it.client, it.asker.traits
         if it.request.xid == client.late_xid and it.now < client.late_until:
             return [Ignore("its delayed offer is on the way")]
-        event, stage = "", None
-        if traits.pxe:
-            stage = Stage.DISCOVER
-            event = self._once(it, "discover", f"{it.asker.words} asks for an address")
-        facts = self._clients.facts(client, it.asker)
-        heard = Report(it.host.mac, stage, heard="DHCPDISCOVER", event=event, facts=facts)
-        actions: list[Action] = [Notice(heard, it.host.name)]
+        actions: list[Action] = [self._asked(it)]
         if it.asker.nature is Nature.BOOT_ROM and it.request.giaddr != NO_ADDRESS:
             text = "the boot ROM of a Pi 3B cannot boot through a DHCP relay: give it a bootcode.bin on an SD card"
             actions.append(self._warn(it, "relay", "", text))
         reply = self._replies.offer(it)
-        sent = f"DHCPOFFER {it.host.address}"
-        if traits.requests:
-            reply = replace(reply, notice=Notice(Report(it.host.mac, sent=sent), it.host.name))
-        else:  # what it is offered, it has: it may never send a REQUEST
+        if not traits.requests:  # what it is offered, it has: it may never send a REQUEST
             actions += self._bind(it)
-            reply = replace(reply, notice=self._leased_notice(it, heard="", sent=sent, milestone=True))
-        return [*actions, self._delayed(it, reply)]
+        return [*actions, self._delayed(it, replace(reply, notice=self._offered(it)))]
+
+    def _asked(self, it: _Exchange) -> Notice:
+        event, stage = "", None
+        if it.asker.traits.pxe:
+            stage = Stage.DISCOVER
+            event = self._once(it, "discover", f"{it.asker.words} asks for an address")
+        facts = self._clients.facts(it.client, it.asker)
+        return Notice(Report(it.host.mac, stage, heard="DHCPDISCOVER", event=event, facts=facts), it.host.name)
+
+    def _offered(self, it: _Exchange) -> Notice:
+        sent = f"DHCPOFFER {it.host.address}"
+        if it.asker.traits.requests:
+            return Notice(Report(it.host.mac, sent=sent), it.host.name)
+        return self._leased_notice(it, heard="", sent=sent, milestone=True)
 
     def _delayed(self, it: _Exchange, reply: Reply) -> Reply:
         """Not before the client can hear it. Counted from its DISCOVER, however long the probe took."""
@@ -354,14 +379,18 @@ class DhcpPolicy:
             state, wanted = "init-reboot", requested
         else:
             return [Ignore("a REQUEST of no state")]
-        heard = f"DHCPREQUEST {wanted} ({state})"
         wrong = self._why_wrong(it, wanted)
         if wrong:
-            return [self._nak(it, heard, wanted, wrong)]
-        leased = self._leased_notice(it, heard, f"DHCPACK {wanted}", milestone=state != "renewing")
+            return [self._nak(it, f"DHCPREQUEST {wanted} ({state})", wanted, wrong)]
+        leased = self._acknowledged(it, state)
         # Only a client that renews has its address up; ciaddr means nothing in the other states.
         reply = self._replies.ack(it, wanted if state == "renewing" else NO_ADDRESS)
         return [*self._bind(it), replace(reply, notice=leased)]
+
+    def _acknowledged(self, it: _Exchange, state: str) -> Notice:
+        address = it.host.address
+        heard = f"DHCPREQUEST {address} ({state})"
+        return self._leased_notice(it, heard, f"DHCPACK {address}", milestone=state != "renewing")
 
     def _took_another(self, it: _Exchange, server: IPv4Address) -> list[Action]:
         text = f"{it.asker.words} took the offer of another DHCP server, {server}"

@@ -26,9 +26,11 @@ from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
+from dhcp.backlog import LULL, Backlog
 from dhcp.frames import ETHERTYPE_ARP, ETHERTYPE_IP, Frame, encode_arp_request, parse_arp, parse_frame
 from dhcp.packet import PacketError, describe, parse
 from dhcp.policy import DhcpPolicy
+from dhcp.prepared import Answered, Prepared
 from dhcp.proxy import ProxyPolicy
 from dhcp.replies import (
     BROADCAST,
@@ -43,12 +45,14 @@ from dhcp.replies import (
     SaveLease,
     Unpin,
 )
-from utility.service import Reporter, Waker
+from utility.service import Report, Reporter, Waker
 
 log = logging.getLogger("piman.dhcp")
 
 TFTP_PORT = 69
 BURST = 64  # frames handled before the replies that wait get their turn
+CROWD = 16  # frames that wait at once: more than the rules get through before anybody notices
+CHECK_EACH = 16  # so many answers by recognition, one is held against what the rules say
 RECEIVE_BUFFER = 1 << 20  # a rack that powers on at once
 MAX_FRAME = 65535
 LINK_CHECK = 1.0  # seconds between looks at an interface that went down
@@ -151,6 +155,7 @@ def _open_udp(interface: str, port: int) -> socket.socket:
 class DhcpServer:
     """Answers what comes in on one interface. The constructor binds, and raises OSError with a sentence.
 
+    report_late                 as `report`, of something that was seen at that Unix time
     save_lease, forget_lease    where the pool's leases are kept: MAC, address, Unix time of its end; MAC
     counters                    "received", "sent", and what was dropped per reason
     """
@@ -163,6 +168,7 @@ class DhcpServer:
         policy: DhcpPolicy | ProxyPolicy,
         report: Reporter,
         port: int = 67,
+        report_late: Callable[[Report, float], None] | None = None,
         save_lease: Callable[[str, IPv4Address, float], None] = lambda *_: None,
         forget_lease: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -170,6 +176,7 @@ class DhcpServer:
         self._interface = interface
         self._policy = policy
         self._report = report
+        self._report_late = report_late or (lambda seen, _when: report(seen))
         self._port = port
         self._save_lease, self._forget_lease = save_lease, forget_lease
         self._server = policy.settings.server
@@ -190,6 +197,10 @@ class DhcpServer:
         self._order = itertools.count()  # replies of one deadline leave in the order in which they were decided
         self._waiting: list[tuple[float, int, Reply]] = []
         self._pinned: dict[IPv4Address, str] = {}
+        self._prepared = None if isinstance(policy, ProxyPolicy) else Prepared(policy.settings, policy.plain_host)
+        self._backlog = Backlog()
+        self._epoch = 0.0  # Unix time of the monotonic clock's 0
+        self._quiet = False
 
     def stop(self) -> None:
         self._stopped = True
@@ -200,17 +211,22 @@ class DhcpServer:
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._waker, selectors.EVENT_READ)
-                selector.register(self._raw, selectors.EVENT_READ, (self._raw, self._handle))
+                selector.register(self._raw, selectors.EVENT_READ, (self._raw, self._handle_all))
                 if self._arp is not None:
                     selector.register(self._arp, selectors.EVENT_READ, (self._arp, self._handle_arp))
                 while not self._stopped:
-                    for key, _ in selector.select(self._timeout()):
+                    ready = selector.select(self._timeout())
+                    for key, _ in ready:
                         if key.data is not None:
-                            self._receive(*key.data)
+                            sock, handle = key.data
+                            handle(self._receive(sock))
                     self._tick()
+                    self._quiet = not ready
+                    self._write_up(self._backlog.due(time.monotonic(), self._quiet))
                     if self._link_lost:
                         self._check_link()
         finally:
+            self._write_up(len(self._backlog))
             for address in list(self._pinned):
                 self._unpin(address)
             self._opened.close()
@@ -220,22 +236,27 @@ class DhcpServer:
         times = [self._waiting[0][0]] if self._waiting else []
         if self._policy.deadline is not None:
             times.append(self._policy.deadline)
-        if times:
-            return max(0.0, min(times) - time.monotonic())
-        return LINK_CHECK if self._link_lost else None
+        timeout = max(0.0, min(times) - time.monotonic()) if times else LINK_CHECK if self._link_lost else None
+        if self._backlog:
+            pause = 0.0 if self._quiet else LULL
+            return pause if timeout is None else min(pause, timeout)
+        return timeout
 
     # --- in ---
 
-    def _receive(self, sock: socket.socket, handle: Callable[[bytes, bool], None]) -> None:
+    def _receive(self, sock: socket.socket) -> list[tuple[bytes, bool]]:
+        """The frames that wait, and of each whether its checksum is filled in."""
+        frames: list[tuple[bytes, bool]] = []
+        receive, room = sock.recvmsg, socket.CMSG_SPACE(_AUXDATA.size)
         for _ in range(BURST):
             try:
-                data, extra, _flags, sender = sock.recvmsg(MAX_FRAME, socket.CMSG_SPACE(_AUXDATA.size))
+                data, extra, _flags, sender = receive(MAX_FRAME, room)
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 self._link_lost = True
                 log.warning("%s: %s", self._interface, error.strerror)
-                return
+                break
             self._link_lost = False
             status = 0
             for level, kind, content in extra:
@@ -245,7 +266,27 @@ class DhcpServer:
             if sender[2] in (PACKET_OTHERHOST, PACKET_OUTGOING):
                 self._drop("not to us", f"packet type {sender[2]}")
             else:
-                handle(data, not status & TP_STATUS_CSUMNOTREADY)
+                frames.append((data, not status & TP_STATUS_CSUMNOTREADY))
+        return frames
+
+    def _handle_all(self, frames: list[tuple[bytes, bool]]) -> None:
+        """By the rules; where many wait, those that can be recognised are answered first, and written up later."""
+        crowded = len(frames) >= CROWD or bool(self._backlog)
+        prepared = self._prepared if crowded and not log.isEnabledFor(logging.DEBUG) else None
+        if prepared is not None and not self._backlog:
+            self._epoch = time.time() - time.monotonic()  # the same for all of them, so that their order is kept
+        for data, checksum_ready in frames:
+            answered = prepared.answer(data, time.monotonic(), checksum_ready) if prepared is not None else None
+            if answered is None:
+                self._handle(data, checksum_ready)
+            else:
+                self.counters["received"] += 1
+                self._backlog.add(answered)
+                try:
+                    self._raw.send(answered.reply)
+                    self.counters["sent"] += 1
+                except OSError as error:
+                    self._drop("not sent", f"to {answered.host.name}: {error}")
 
     def _handle(self, data: bytes, checksum_ready: bool) -> None:
         try:
@@ -259,6 +300,8 @@ class DhcpServer:
         if message is None:
             self._do(self._policy.claimed(frame.source, frame.source_mac, now), frame.source_mac)
             return
+        if message.chaddr in self._backlog:  # what it said before comes first
+            self._write_up(len(self._backlog))
         self.counters["received"] += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("received from %s %s: %s", frame.source_mac, frame.source, describe(message))
@@ -267,15 +310,57 @@ class DhcpServer:
         elif frame.destination not in self._destinations:
             self._drop("not to us", f"to {frame.destination}")
         else:
-            self._do(self._policy.receive(message, now), frame.source_mac)
+            actions = self._policy.receive(message, now)
+            if self._prepared is not None:
+                self._prepared.observe(data, message, actions, self._encode)
+            self._do(actions, frame.source_mac)
 
-    def _handle_arp(self, data: bytes, _checksum_ready: bool) -> None:
-        try:
-            said = parse_arp(data)
-        except PacketError as error:
-            self._drop("malformed", str(error))
-            return
-        self._do(self._policy.claimed(said.address, said.mac, time.monotonic()), said.mac)
+    def _handle_arp(self, frames: list[tuple[bytes, bool]]) -> None:
+        for data, _ in frames:
+            try:
+                said = parse_arp(data)
+            except PacketError as error:
+                self._drop("malformed", str(error))
+                continue
+            self._do(self._policy.claimed(said.address, said.mac, time.monotonic()), said.mac)
+
+    # --- what was answered by recognition ---
+
+    def _write_up(self, count: int) -> None:
+        """Tell of the oldest of them what the rules tell, and see now and then that they would answer the same."""
+        began = time.monotonic()
+        for _ in range(count):
+            assert isinstance(self._policy, DhcpPolicy)  # a proxy's answers are not prepared
+            it = self._backlog.take()
+            when, template = it.arrived + self._epoch, it.template
+            if template.used % CHECK_EACH:
+                for notice in self._policy.recognised(template.like, it.said, it.host, it.arrived):
+                    self._report_late(notice.report, when)
+            else:
+                self._check(it, when)
+            template.used += 1
+        if count:
+            self._backlog.took(count, time.monotonic() - began)
+
+    def _check(self, it: Answered, when: float) -> None:
+        """Let the rules see the whole message."""
+        assert isinstance(self._policy, DhcpPolicy)
+        sent = b""
+        for action in self._policy.receive(parse(it.message), it.arrived, it.host):
+            match action:
+                case Reply():
+                    sent = self._encode(action)
+                    self._note_neighbour(action)
+                    if action.notice is not None:
+                        self._report_late(action.notice.report, when)
+                case Notice():
+                    self._report_late(action.report, when)
+                case _:
+                    self._do([action], it.host.mac)
+        if sent != it.reply:
+            self.counters["answered otherwise"] += 1
+            if self._prepared is not None and self._prepared.forget(it.template):
+                log.error("%s was answered otherwise than the rules say; please report this", it.host.name)
 
     def _do(self, actions: list[Action], who: str) -> None:
         for action in actions:
@@ -329,31 +414,42 @@ class DhcpServer:
         except OSError as error:  # a full queue: as if nobody had answered
             self._drop("not sent", f"ARP for {address}: {error}")
 
-    def _send(self, reply: Reply) -> None:
+    def _note_neighbour(self, reply: Reply) -> None:
         if reply.neighbour:
             self._pin(reply.packet.yiaddr, reply.packet.mac)
-        elif reply.packet.yiaddr in self._pinned:  # what speaks now answers ARP, and may be another board
+        elif self._pinned and reply.packet.yiaddr in self._pinned:  # what speaks now answers ARP, or is another board
             self._unpin(reply.packet.yiaddr)
+
+    def _encode(self, reply: Reply) -> bytes:
+        """The frame for a MAC."""
+        payload = reply.packet.encode()
+        return Frame(self._mac, reply.mac, self._server, reply.address, self._port, reply.port, payload).encode()
+
+    def _send(self, reply: Reply) -> None:
+        self._note_neighbour(reply)
         # Told before it is sent: the Pi's next word, to another service, is reported after it. If it cannot be sent
         # (a full queue), the Pi asks again.
         if reply.notice is not None:
             self._tell(reply.notice)
+        if not self._transmit(reply):
+            return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("sent to %s %s: %s", reply.mac or "the kernel's choice", reply.address, describe(reply.packet))
+
+    def _transmit(self, reply: Reply) -> bool:
         try:
-            payload = reply.packet.encode()
             if reply.mac:
-                frame = Frame(self._mac, reply.mac, self._server, reply.address, self._port, reply.port, payload)
-                self._raw.send(frame.encode())
+                self._raw.send(self._encode(reply))
             else:
                 # The interface may have more addresses: the client knows us by one of them.
                 source = struct.pack("=i4s4x", 0, self._server.packed)
                 target = (str(reply.address), reply.port)
-                self._udp.sendmsg([payload], [(socket.IPPROTO_IP, IP_PKTINFO, source)], 0, target)
+                self._udp.sendmsg([reply.packet.encode()], [(socket.IPPROTO_IP, IP_PKTINFO, source)], 0, target)
         except (OSError, PacketError) as error:  # a full queue, no route: the client asks again
             self._drop("not sent", f"to {reply.address}: {error}")
-            return
+            return False
         self.counters["sent"] += 1
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("sent to %s %s: %s", reply.mac or "the kernel's choice", reply.address, describe(reply.packet))
+        return True
 
     def _tell(self, notice: Notice) -> None:
         report = notice.report  # its event becomes a line of the log where it is kept: not twice

@@ -10,6 +10,8 @@ Rules, in the order in which `_take` applies them:
 5. A stage that makes no progress within its deadline (STAGES) is stuck, and says what was expected.
 6. A change of stage is an event, told with the time the last stage took, unless the report brings its own words.
 7. A report without a MAC is the manager's own event.
+8. A report of something that was seen before the Pi's last words (a crowd of DHCP clients is written up late) changes
+   neither its stage nor its words: it brings facts, an event, and what is collected of the boot.
 
 Beside the stage, what is seen of each boot is collected (`_Boot`), and looked at once a second by the rules of
 diagnosis.py: what they find is an event, once, and stays on the row until the Pi goes on. A boot is what comes between
@@ -38,7 +40,7 @@ PiState = PiRow  # what the board shows is what the store keeps
 
 MAX_UNKNOWN = 256
 UNKNOWN_REST = 600.0  # an unknown MAC gives its place on the board to another after so much silence
-MAX_QUEUED = 10_000  # events that wait for the store
+MAX_QUEUED = 40_000  # events that wait for the store
 MAX_QUEUED_PER_PI = 200  # of them: one Pi that boots in a circle must not push out the others
 PROGRESS_INTERVAL = 0.25  # between two writes of a row where only a transfer went on
 REFRESH_INTERVAL = 2.0  # between two looks at hosts.csv for names and addresses
@@ -206,14 +208,14 @@ class Fleet:
         for row in store.pis():
             self._load(row, now)
 
-    def report(self, report: Report) -> None:
-        """Put what a service saw on the board. Any thread; quick (no disk), never raises."""
-        now = self._clock()
+    def report(self, report: Report, when: float | None = None) -> None:
+        """Put what a service saw on the board, now or at that Unix time. Any thread; quick (no disk), never raises."""
+        now = self._clock() if when is None else when
         mac = report.mac
         host = self._find(mac) if mac else None
         with self._lock:
             if mac:
-                self._take(report, host, now)
+                self._take(report, host, now, is_late=when is not None)
             else:
                 self._take_own(report, now)
 
@@ -279,32 +281,45 @@ class Fleet:
 
     # What a report does (with the lock held)
 
-    def _take(self, report: Report, host: Host | None, now: float) -> None:
+    def _take(self, report: Report, host: Host | None, now: float, is_late: bool) -> None:
         pi = self._pis.get(report.mac) or self._admit(report.mac, host, now)
         if pi is None:
             return
         self._name(pi, host, now)
         if not pi.known:
             self._take_stranger(pi, report, now)
+        elif is_late and now < pi.updated:
+            self._take_late(pi, report, now)
+            now = pi.updated
         else:
-            stage = report.stage
-            if pi.hint and pi.boot is None:  # of before our start: what it says now decides whether it stays
-                self._begin(pi, now)
-            if stage is None or stage is _DISCOVER or stage is _LEASE:
-                self._witness(pi, report, now)
-            if stage is None or stage is pi.stage:
-                if self._note(pi, report, now) or self._count(pi, report):
-                    self._go_on(pi, now)
-                if report.event:
-                    self._tell(now, pi.mac, report.severity, report.event)
-            else:
-                self._note(pi, report, now)
-                if self._believes(pi, stage):
-                    self._enter(pi, stage, report, now)
-                elif report.event:
-                    self._tell(now, pi.mac, report.severity, report.event)
+            self._take_news(pi, report, now)
         pi.updated = now
         self._changed[pi.mac] = None
+
+    def _take_news(self, pi: _Pi, report: Report, now: float) -> None:
+        stage = report.stage
+        if pi.hint and pi.boot is None:  # of before our start: what it says now decides whether it stays
+            self._begin(pi, now)
+        if stage is None or stage is _DISCOVER or stage is _LEASE:
+            self._witness(pi, report, now)
+        if stage is None or stage is pi.stage:
+            if self._note(pi, report, now) or self._count(pi, report):
+                self._go_on(pi, now)
+            if report.event:
+                self._tell(now, pi.mac, report.severity, report.event)
+        else:
+            self._note(pi, report, now)
+            if self._believes(pi, stage):
+                self._enter(pi, stage, report, now)
+            elif report.event:
+                self._tell(now, pi.mac, report.severity, report.event)
+
+    def _take_late(self, pi: _Pi, report: Report, now: float) -> None:
+        if report.stage in (None, _DISCOVER, _LEASE):
+            self._witness(pi, report, now)
+        self._note(pi, replace(report, heard="", sent=""), now)
+        if report.event:
+            self._tell(now, pi.mac, report.severity, report.event)
 
     def _take_stranger(self, pi: _Pi, report: Report, now: float) -> None:
         self._note(pi, report, now)

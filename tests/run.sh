@@ -73,6 +73,8 @@ dhcp/leases.py
 dhcp/replies.py
 dhcp/clients.py
 dhcp/policy.py
+dhcp/prepared.py
+dhcp/backlog.py
 dhcp/proxy.py
 tftp/packet.py
 tftp/transfer.py

@@ -208,6 +208,19 @@ class TestReports:
         world.report(Stage.FAILED, event="no word for 60 s")
         assert world.pi().stage is Stage.DISCOVER
 
+    def test_what_was_seen_before_the_last_words_is_no_news(self, world: World) -> None:
+        world.report(Stage.FIRMWARE, heard="start4.elf")
+        late = Report(MAC, Stage.LEASE, "DHCPREQUEST", "DHCPACK", "has an address", facts={"model": "Pi 4"})
+        world.fleet.report(late, world.now - 3)
+        world.fleet.report(Report(MAC, Stage.UP, "something"), world.now - 2)
+        pi = world.pi()
+        assert (pi.stage, pi.heard, pi.sent, pi.updated) == (Stage.FIRMWARE, "start4.elf", "", world.now)
+        assert pi.facts == {"model": "Pi 4"}
+        world.fleet.report(Report(MAC, Stage.KERNEL, "kernel8.img"), world.now + 1)
+        assert world.pi().stage is Stage.KERNEL
+        world.tick()
+        assert world.told() == ["firmware", "has an address", "kernel after 1.0 s"]
+
     def test_a_discover_of_the_boot_rom_begins_a_new_boot(self, world: World) -> None:
         for stage in Stage:
             world.report(stage)
