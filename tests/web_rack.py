@@ -25,6 +25,7 @@ from utility.service import Report, Severity, Stage
 from web.alone import Alone
 from web.backend import Backend, Place, Rack
 from web.server import WebServer
+from web.starting import Starter
 
 PER_SWITCH = 24
 BOOT = (Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE, Stage.KERNEL, Stage.HELLO, Stage.FORMAT, Stage.IMAGE, Stage.BOOT)
@@ -91,7 +92,8 @@ def nothing_yet(folder: Path) -> Backend:
     store = Store(folder / "state" / "piman.db")
     alone = Alone(folder / "config.yaml", None, None, store)
     place = Place(folder / "config.yaml", None, folder / "state", store, Web(), title="Test rack")
-    return Backend(place, alone.rack, alone.reopen)
+    starter = Starter(lambda: None, ["sudo /opt/piman/piman.pyz -c /opt/piman/config.yaml server"])
+    return Backend(place, alone.rack, alone.reopen, starter)
 
 
 def raise_alerts(store: Store, now: float) -> None:

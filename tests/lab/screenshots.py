@@ -38,6 +38,17 @@ BOOT_TIMES = (
     (Stage.BOOT, 28.4),
     (Stage.UP, 1.0),
 )
+MORE = """\
+subnets:
+  - network: 10.2.0.0/24   # the next room
+    router: 10.2.0.1
+monitoring:
+  rules:
+    - temperature > 70 for 2m   # a warm room
+  channels:
+    - type: email
+      to: [ops@example.org]
+"""
 WHOLE = ("rack", "pi")  # pages of which the lower end is shown, too
 WAYS: tuple[tuple[str, tuple[int, int], Literal["light", "dark"]], ...] = (
     ("light", DESK, "light"),
@@ -161,8 +172,11 @@ def main() -> None:
     prepare_axe()
     with tempfile.TemporaryDirectory() as made, chromium() as browser:
         backend = made_up(Path(made), 44)
+        config = backend.config_file.path
+        config.write_text(config.read_text() + MORE)
         backend.place = replace(backend.place, web=Web())
-        locked, _fleet = open_backend(Path(made), 1)
+        (Path(made) / "locked").mkdir()
+        locked, _fleet = open_backend(Path(made) / "locked", 1)
         locked.place = replace(locked.place, web=Web())
         set_password(locked.place.store, locked.place.state_dir, "correct horse")
         servers = [serve(each) for each in (backend, nothing_yet(Path(made) / "new"), locked)]

@@ -5,7 +5,7 @@ const heading = h("h2", { "aria-live": "polite" });
 const rows = h("tbody");
 const lines = new Kept(rows);
 const minutes = h("select", { id: "silence-for" }, [[60, "an hour"], [480, "8 hours"], [1440, "a day"], [10080, "a week"]].map(([value, word]) => h("option", { value }, word)));
-const table = h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["How bad", "Who", "What", "Since", "State"].map((word) => h("th", { scope: "col" }, word)), may("operate") ? h("th", { scope: "col" }, h("label", { class: "inline", for: "silence-for" }, "Silence for ", minutes)) : null)), rows));
+const table = h("div", { class: "scroll" }, h("table", { class: "stack" }, h("thead", {}, h("tr", {}, ["How bad", "Who", "What", "Since", "State"].map((word) => h("th", { scope: "col" }, word)), may("operate") ? h("th", { scope: "col", class: "kept" }, h("label", { class: "inline", for: "silence-for" }, "Silence for ", minutes)) : null)), rows));
 const calm = h("p", { class: "muted", hidden: true }, "What is watched, and who is told, stands in CONFIG under “Alerts”.");
 const open = h("section", { class: "card" }, heading, calm, table);
 const ends = h("ul", { class: "lines" });
@@ -33,9 +33,9 @@ const whose = (each) => (each.subject.includes(":") && !each.subject.startsWith(
 
 function line(each) {
   return h("tr", {}, h("td", {}, h("span", { class: `badge ${each.severity}` }, each.severity)),
-    h("td", {}, whose(each)), h("td", {}, each.text), h("td", { class: "muted once", "data-since": each.since }),
+    h("td", {}, whose(each)), h("td", { class: "whole" }, each.text), h("td", { class: "muted once", "data-since": each.since }),
     h("td", {}, each.acknowledged ? `known to ${each.acknowledged}` : [each.state, each.suppressed || each.silenced].filter(Boolean).join(": ")),
-    may("operate") ? h("td", { class: "once" }, h("span", { class: "pair" }, !each.acknowledged ? h("button", { onclick: attempt(async () => { await api("POST", `/alerts/${each.id}/acknowledge`); toast("noted: nobody is told of it again"); }) }, "I know") : null, h("button", { onclick: attempt(() => silence(each)) }, "Silence"))) : null);
+    may("operate") ? h("td", { class: "once end" }, h("span", { class: "pair" }, !each.acknowledged ? h("button", { onclick: attempt(async () => { await api("POST", `/alerts/${each.id}/acknowledge`); toast("noted: nobody is told of it again"); }) }, "I know") : null, h("button", { onclick: attempt(() => silence(each)) }, "Silence"))) : null);
 }
 
 async function silence(each) {

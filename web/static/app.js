@@ -215,7 +215,7 @@ export function mood(pi) {
   if (pi.health === "error") return ["error", "failed"];
   if (pi.health === "warning") return ["warning", pi.stage ? `stuck: ${pi.stage}` : "trouble"];
   if (pi.up === false && pi.stage === "up") return ["error", "down"];
-  if (!pi.stage) return ["empty", pi.known ? "never heard" : "unknown"];
+  if (!pi.stage) return ["empty", pi.known ? "never heard" : pi.waiting ? "waits" : "unknown"];
   if (pi.stage === "up") return ["ok", "up"];
   return ["busy", pi.stage];
 }

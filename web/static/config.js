@@ -96,7 +96,7 @@ class List {
     const entry = { fresh, gone: false, index, inputs: [], name: `${this.about.key}[${index}]`, key: () => `${this.about.key}[${this.place(entry)}]` };
     this.entries.push(entry);
     const fields = this.isSwitches && !fresh ? views.fields : views;
-    const title = fresh ? `New ${this.about.one}` : fields.find((each) => !each.secret && each.value)?.value || `${this.about.one} ${index}`;
+    const title = fresh ? `New ${this.about.one}` : this.title(fields) || `${this.about.one} ${index}`;
     const body = h("div", {}, arrange(fields, entry), this.isSwitches ? portsOf(fresh ? [] : views.pi_addresses, entry) : null);
     const remove = h("button", { type: "button", class: "danger", onclick: () => {
       if (fresh) { this.entries.splice(this.entries.indexOf(entry), 1); inputs = inputs.filter((each) => each.entry !== entry); box.remove(); editor.typed(); return; }
@@ -110,6 +110,8 @@ class List {
     sift(entry);
     return box;
   }
+
+  title(fields) { return (this.isSwitches ? fields.slice(0, 2) : fields.filter((each) => !each.secret && each.value).slice(0, 1)).map((each) => each.value).filter(Boolean).join(", "); }
 
   values(entry) { return Object.fromEntries(entry.inputs.map((each) => [each.name, each.read()]).filter(([, value]) => value !== null)); }
 

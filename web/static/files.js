@@ -29,7 +29,7 @@ export class Editor {
     if (number !== this.number) return null;
     this.problems = draft.problems;
     this.mark(draft.problems);
-    this.say(draft.problems.length ? `${draft.problems.length} to mend before it can be applied` : draft.diff ? "changed, not yet applied" : "", draft.problems.length > 0);
+    this.say(draft.problems.length ? `${draft.problems.length} ${draft.problems.length === 1 ? "thing" : "things"} to mend before it can be applied` : draft.diff ? "changed, not yet applied" : "", draft.problems.length > 0);
     return draft;
   }
 

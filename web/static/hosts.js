@@ -42,7 +42,7 @@ function line(before) {
   const row = { before, fresh: !before, gone: false, address: input(before ? before.address : "", `Address of ${before?.mac || "the new Pi"}`), hostname: input(before ? before.hostname : "", `Name of ${before?.mac || "the new Pi"}`) };
   row.mac = before ? null : input("", "MAC of the new Pi");
   const remove = h("button", { "aria-label": `Remove ${before?.mac || "this line"}`, onclick: () => { if (row.fresh) { rows = rows.filter((each) => each !== row); row.node.remove(); } else { row.gone = !row.gone; row.node.classList.toggle("muted", row.gone); remove.textContent = row.gone ? "Keep" : "Remove"; } editor.typed(); } }, "Remove");
-  row.node = h("tr", {}, h("td", { class: "mono" }, before ? h("a", { href: `/pi/${before.mac}` }, before.mac) : row.mac), h("td", {}, row.address), h("td", {}, row.hostname), h("td", { class: "muted" }, before ? ago(before.last_seen) : ""), h("td", {}, remove));
+  row.node = h("tr", {}, h("td", { class: "mono whole" }, before ? h("a", { href: `/pi/${before.mac}` }, before.mac) : row.mac), h("td", {}, row.address), h("td", {}, row.hostname), h("td", { class: "muted once" }, before ? ago(before.last_seen) : ""), h("td", { class: "end" }, remove));
   rows.push(row);
   return row.node;
 }
@@ -52,7 +52,7 @@ function draw() {
   const toggle = h("button", { onclick: () => { if (change()) { toast("apply or undo what you have changed first", true); return; } text = text ? null : h("textarea", { class: "file", "aria-label": "hosts.csv", spellcheck: "false", value: file.text, oninput: () => editor.typed() }); draw(); } }, text ? "Edit as a table" : "Edit as text");
   const body = h("tbody", {}, file.rows.map(line));
   const add = h("button", { onclick: () => { body.append(line(null)); rows.at(-1).mac.focus(); } }, "Another Pi");
-  const table = h("section", { class: "card" }, h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["MAC", "Address", "Name", "Last seen", ""].map((word) => h("th", { scope: "col" }, word)))), body)), h("div", { class: "bar" }, add));
+  const table = h("section", { class: "card" }, h("div", { class: "scroll" }, h("table", { class: "stack" }, h("thead", {}, h("tr", {}, ["MAC", "Address", "Name", "Last seen", ""].map((word) => h("th", { scope: "col" }, word)))), body)), h("div", { class: "bar" }, add));
   const versions = h("section", { class: "card" });
   editor.versions().then((list) => versions.replaceChildren(h("h2", {}, "Earlier versions"), list), (error) => toast(error.message, true));
   show(h("div", { class: "bar" }, h("span", { class: "muted" }, "An empty address: one is picked. What is applied is in force at once."), h("span", { class: "push" }), toggle), others, text || table, editor.bar, editor.below, versions);

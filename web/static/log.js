@@ -5,6 +5,7 @@ let events = null;
 const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search", oninput: draw });
 const grave = h("select", { "aria-label": "Show", onchange: draw }, [["", "All"], ["warning", "Warnings and errors"], ["error", "Errors"]].map(([value, word]) => h("option", { value }, word)));
 const list = new Timeline();
+list.node.classList.add("tall");
 
 function draw() {
   const words = search.value.toLowerCase();

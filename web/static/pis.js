@@ -25,6 +25,7 @@ if (filter.selectedIndex < 0) filter.value = "";
 const count = h("span", { class: "muted", role: "status" });
 const body = h("tbody");
 const every = h("input", { type: "checkbox", "aria-label": "Choose all that are shown", onchange: () => { for (const pi of shown()) if (every.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); draw(); } });
+const buttons = actions(() => [...chosen].map((mac) => picture.pis[mac]).filter((pi) => pi?.known));
 const heads = columns.map(([word], number) => h("th", { scope: "col" }, h("button", { onclick: () => { falling = sorted === number && !falling; sorted = number; draw(); } }, word)));
 
 function shown() {
@@ -72,11 +73,12 @@ function tally(rows) {
   every.checked = rows.length > 0 && here === rows.length;
   every.indeterminate = here > 0 && here < rows.length;
   const hidden = chosen.size - here ? ` (${chosen.size - here} of them not shown)` : "";
-  const said = chosen.size ? `${chosen.size} chosen${hidden}` : `${rows.length} ${rows.length === 1 ? "Pi" : "Pis"}`;
+  const said = chosen.size ? `${chosen.size} chosen${hidden}` : `${rows.length} ${rows.length === 1 ? "Pi" : "Pis"}; choose some to act on them`;
+  for (const each of buttons) each.disabled = !chosen.size;
   if (count.textContent !== said) count.textContent = said;
 }
 
-const table = h("section", { class: "card" }, h("div", { class: "bar" }, search, filter, count, actions(() => [...chosen].map((mac) => picture.pis[mac]).filter(Boolean)), h("a", { class: "button push", href: "/labels" }, "Labels to print")), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, every), heads)), body)));
+const table = h("section", { class: "card" }, h("div", { class: "bar" }, search, filter, count, buttons, h("a", { class: "button push", href: "/labels" }, "Labels to print")), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, every), heads)), body)));
 let waiting = false;
 live((now) => {
   if (!now.ready || waiting) return;

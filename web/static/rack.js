@@ -88,10 +88,10 @@ function stranger(mac) {
 }
 
 function drawAlerts() {
-  const firing = picture.alerts.filter((each) => each.state === "firing");
+  const firing = picture.alerts.filter((each) => each.state === "firing").sort((a, b) => (b.severity === "critical") - (a.severity === "critical") || a.since - b.since);
   wrong.hidden = !firing.length;
   worst.draw(firing.slice(0, 5).map((each) => ({ key: each.id, said: each.text, make: () => h("div", { class: "alert-line" }, h("span", { class: `badge ${each.severity}` }, each.severity), each.subject in picture.pis ? h("a", { href: `/pi/${each.subject}` }, each.name || each.subject) : h("b", {}, each.name || each.subject), h("span", {}, each.text), h("span", { class: "muted" }, `since ${clock(each.since)}`)) })));
-  const said = firing.length > 5 ? `All ${firing.length} alerts` : "Alerts";
+  const said = firing.length > 5 ? `All ${firing.length} alerts` : "Say that you know, or silence them";
   if (more.textContent !== said) more.textContent = said;
 }
 

@@ -53,11 +53,12 @@ function addSwitch() {
     let answer;
     try { answer = await api("POST", "/wizard/switch", { address: each.address.input.value.trim(), ...(community ? { read_community: community } : {}) }); } catch (error) { said.className = "problem"; said.textContent = error.message; return; }
     said.className = answer.ok ? "good" : "problem";
-    said.textContent = answer.ok ? `${answer.description}: ${answer.ports.length} PoE ports` : `${answer.text}. ${answer.advice}`;
+    said.textContent = answer.ok ? `${answer.description}: ${answer.ports.length} PoE ports` : `${answer.text}${/[.?!]$/.test(answer.text) ? "" : "."} ${answer.advice}`;
     if (answer.ports.length) { each.ports.input.value = String(answer.ports.length); typed(); }
   }) }, "Test it");
   const remove = h("button", { class: "push", onclick: () => { switches.splice(switches.indexOf(each), 1); box.remove(); typed(); } }, "Remove");
   const box = h("fieldset", { class: "card" }, h("legend", {}, `Switch ${switches.length}`), h("div", { class: "fields" }, [each.address, each.name, each.ports, each.community].map(({ node }) => node)), h("div", { class: "bar" }, test, said, switches.length ? remove : null));
+  for (const { input } of [each.address, each.community]) input.addEventListener("input", () => { said.textContent = ""; });
   switches.push(each);
   list.append(box);
 }
@@ -93,7 +94,7 @@ async function lastStep() {
   const start = h("button", { class: "main", onclick: attempt(async () => { await api("POST", "/wizard/start"); said.textContent = "The manager starts …"; start.hidden = true; await arrive(about.address, said); }) }, "Start the manager");
   const again = h("button", { onclick: attempt(lastStep) }, "Look again");
   show(h("section", { class: "card" }, h("h2", {}, "5. Start the manager"),
-    amiss.length ? [h("p", {}, `config.yaml is written. ${amiss.length === 1 ? "One thing is" : `${amiss.length} things are`} still amiss; the manager can start, and Pis boot once it is mended:`),
+    amiss.length ? [h("p", {}, "config.yaml is written. The manager can start; before a Pi can boot and be installed, see to this:"),
       h("ul", { class: "checks" }, amiss.map((each) => h("li", {}, h("span", { class: `badge ${each.severity}` }, each.area), h("div", {}, each.text, h("p", { class: "help" }, each.advice)))))] : h("p", { class: "good" }, "config.yaml is written, and all that a Pi needs is there."),
     about.can ? [h("p", {}, "The program behind this page goes on as the manager: it gives addresses, boots and installs the Pis, until Ctrl-C ends it. To have it start with the machine, see README, “On real hardware”."), h("div", { class: "bar" }, start, amiss.length ? again : null)]
       : [h("p", {}, "The program behind this page may not serve Pis: that needs root. In its terminal, press Ctrl-C and type"), h("pre", { tabindex: "0" }, about.commands.join("\n")), h("p", {}, "This page goes on by itself as soon as the manager runs."), amiss.length ? h("div", { class: "bar" }, again) : null],
