@@ -10,6 +10,7 @@ from utility.config import load_config
 from utility.config.keys import (
     CHANNEL,
     CONTROLLER,
+    DRIVER,
     EXEC,
     PASSWORDS,
     RULE,
@@ -23,6 +24,7 @@ from utility.config.keys import HEALING as HEALING_KEYS
 from utility.config_edit import Change, add_item, edit_config, remove_item, values_of
 from utility.rules import BUILT_IN
 from web.fields import (
+    DRIVERS_OF_YOUR_OWN,
     FIELDS,
     HEALING,
     LISTS,
@@ -101,6 +103,7 @@ def test_the_forms_of_entries_have_every_key() -> None:
     assert nested["unifi"] == set(CONTROLLER)
     assert nested["routeros"] == set(CONTROLLER) - {"site"}
     assert {each.key for each in HEALING} == set(HEALING_KEYS)
+    assert {each.key.partition(".")[0] for each in DRIVERS_OF_YOUR_OWN.fields} == set(DRIVER)
 
 
 MONITORING = """\
@@ -175,6 +178,15 @@ def test_what_healing_calls_the_default_is_it(field: Field, tmp_path: Path) -> N
         return load_config(tmp_path / "config.yaml", environ={}, data=text.encode()).monitoring.healing
 
     assert healing(Change(f"monitoring.healing.{field.key}", field.default)) == healing()
+
+
+def test_rows_of_drivers_are_entries_with_names() -> None:
+    text = "drivers:\n  acme: {like: standard, states: {delivering: [3]}}\n  other-2:\n    object_id: 1.3.6.1.4.1.9\n"
+    views = list_views(values_of(BASE + text))
+    assert entries(views, "drivers") == [
+        {"drivers.acme.like": (True, "standard"), "drivers.acme.states.delivering": (True, ["3"])},
+        {"drivers.other-2.object_id": (True, ["1.3.6.1.4.1.9"])},
+    ]
 
 
 def test_an_entry_that_a_form_makes_is_good(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def read_config(call: Call) -> Json:
     except EditError as error:
         problem = str(error)
     count = 1 + max((int(key[9:].partition("]")[0]) for key in values if key.startswith("switches[")), default=-1)
-    new: Json = {"key": "switches", "title": "Switches", "one": "switch", "help": "", "entries": []}
+    new: Json = {"key": "switches", "title": "Switches", "one": "switch", "help": "", "named": False, "entries": []}
     return {
         "text": file.shown(data),
         "base": file.base(data),
@@ -292,6 +292,7 @@ _CONFIG = answer(
                     "title": text(),
                     "one": text(),
                     "help": text(),
+                    "named": flag("its entries are keys with names of their own"),
                     "entries": many(many(_FIELD)),
                     "fields": many(_FIELD),
                 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from utility.config import SERVICES
+from utility.drivers import FDB_MODES, SOURCES
 from utility.rules import BUILT_IN, SHORT_NAMES
 from web.views import Json
 
@@ -44,6 +45,7 @@ class ListOf:
     """A list whose entries have keys.
 
     one    what an entry is called
+    named  they are no list but keys of a section, each with a name that somebody gave
     short  which key an entry in a single word has that word for; "": it has keys, or is shown as one secret
     """
 
@@ -53,6 +55,7 @@ class ListOf:
     help: str
     fields: tuple[Field, ...]
     short: str = ""
+    named: bool = False
 
 
 _YES_NO = ("true", "false")
@@ -143,6 +146,38 @@ SWITCH_FIELDS: tuple[Field, ...] = (
     Field("snmp.user", _OWN, "User", "of SNMP 3"),
     Field("snmp.auth_protocol", _OWN, "Signing", "of SNMP 3"),
     Field("snmp.priv_protocol", _OWN, "Encryption", "of SNMP 3"),
+)  # fmt: skip
+_FACE, _POWER = "What it says of a port", "What it says of power"
+DRIVERS_OF_YOUR_OWN = ListOf(
+    "drivers", "Drivers of your own", "driver",
+    "For a switch that no driver knows; what is left out is as in RFC 3621, or as the driver it is like.",
+    (
+        Field("object_id", "", "sysObjectID", "its beginning, by which the switch is found", "list"),
+        Field("like", "", "Like", "any driver of the table in README", default="standard"),
+        Field("admin", "", "Column that switches a port"),
+        Field("on", "", "Value: on", "", "number"),
+        Field("off", "", "Value: off", "", "number"),
+        Field("also_on", "", "Values that mean on as well", "", "list"),
+        Field("index", "", "Last number of its index", "bridge, ifindex, name, name0, entity", "list"),
+        Field("fdb", "", "Where it has its MACs", "", "choice", "", tuple(FDB_MODES)),
+        Field("read_only", "", "Cannot be switched", "because of what"),
+        Field("detection", _FACE, "Column: what a port does"),
+        Field("states.delivering", _FACE, "Values: delivering", "", "list"),
+        Field("states.searching", _FACE, "Values: searching", "", "list"),
+        Field("states.disabled", _FACE, "Values: disabled", "", "list"),
+        Field("states.fault", _FACE, "Values: fault", "", "list"),
+        Field("power_class", _POWER, "Column: class"),
+        Field("class_zero", _POWER, "Class 0 is", "0 or 1", "number"),
+        Field("watts", _POWER, "Column: power"),
+        Field("watts_unit", _POWER, "Its unit", "", "number", unit="mW"),
+        Field("watts_source", _POWER, "What the number is", "", "choice", "", SOURCES),
+        Field("watts_by_port", _POWER, "Indexed by the port alone", "", "choice", "", _YES_NO),
+        Field("capacity", _POWER, "Column: what the supply has"),
+        Field("capacity_unit", _POWER, "Its unit", "", "number", unit="mW"),
+        Field("consumption", _POWER, "Column: what it gives"),
+        Field("consumption_unit", _POWER, "Its unit", "", "number", unit="mW"),
+    ),
+    named=True,
 )  # fmt: skip
 LISTS: tuple[ListOf, ...] = (
     ListOf(
@@ -238,11 +273,20 @@ def list_views(values: Mapping[str, str]) -> list[Json]:
             "title": each.title,
             "one": each.one,
             "help": each.help,
-            "entries": [_entry(each, number, values) for number in range(_count(values, each.key))],
+            "named": each.named,
+            "entries": [_entry(each, key, values) for key in _keys(each, values)],
             "fields": [_view(field, field.key, {}) for field in each.fields],
         }
-        for each in LISTS
+        for each in (*LISTS, DRIVERS_OF_YOUR_OWN)
     ]
+
+
+def _keys(about: ListOf, values: Mapping[str, str]) -> list[str]:
+    """The entries of a list, by their keys."""
+    if not about.named:
+        return [f"{about.key}[{number}]" for number in range(_count(values, about.key))]
+    names = (re.match(rf"{about.key}\.([^.\[]+)", name) for name in values)
+    return list(dict.fromkeys(each[0] for each in names if each))
 
 
 def switch_fields() -> list[Json]:
@@ -250,9 +294,8 @@ def switch_fields() -> list[Json]:
     return [_view(each, each.key, {}) for each in SWITCH_FIELDS]
 
 
-def _entry(about: ListOf, number: int, values: Mapping[str, str]) -> list[Json]:
+def _entry(about: ListOf, key: str, values: Mapping[str, str]) -> list[Json]:
     """One entry; written as a single word it has the first key alone."""
-    key = f"{about.key}[{number}]"
     if key in values and not about.short:
         is_open = "://" not in values[key]  # the address of a hook lets in whoever has it
         return [_view(Field(key, "", "In one word", "an address, a path, or slack", secret=not is_open), key, values)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from lab.light import Pace
 from lab.rack import Rack
@@ -134,4 +134,37 @@ def test_from_nothing_by_the_first_steps_to_an_installed_pi(tmp_path: Path) -> N
         step = square.locator(".what").inner_text()
         expect(square.locator(".what")).not_to_have_text(step)  # the ring moves
         expect(square.locator(".what")).to_have_text("up")
+        edit_both_files(page, rack, mac)
+        page.get_by_role("link", name="Rack", exact=True).click()
+        expect(square).to_contain_text("window")
         assert said == []
+
+
+def edit_both_files(page: Page, rack: Rack, mac: str) -> None:
+    """Of the manager that runs: with wrong and right input, and back again."""
+    log = rack.directory / "page.log"
+    before = rack.config.read_text()
+    page.get_by_role("link", name="CONFIG").click()
+    page.get_by_label("Find a setting").fill("lease")
+    lease = page.get_by_label("Lease time (s)")
+    lease.fill("5")
+    expect(page.get_by_text("expected a whole number from 10 to 31536000")).to_be_visible()
+    lease.fill("300")
+    page.get_by_role("button", name="Review changes").click()
+    page.get_by_role("button", name="Apply changes").click()
+    until(lambda: "config.yaml is taken over; made anew: dhcp" in log.read_text(), 20, "the lease time is in force")
+    assert rack.config.read_text() == f"{before}lease_time: 300\n"
+    page.get_by_role("button", name="Show").first.click()
+    page.get_by_role("button", name="Go back to it").click()
+    page.get_by_role("button", name="Go back", exact=True).click()
+    until(lambda: log.read_text().count("config.yaml is taken over") == 2, 20, "what was before is in force again")
+    assert rack.config.read_text() == before
+
+    page.get_by_role("link", name="HOSTS.CSV").click()
+    name = page.get_by_label(f"Name of {mac}")
+    name.fill("not a name")
+    expect(name).to_have_attribute("aria-invalid", "true")
+    name.fill("window")
+    page.get_by_role("button", name="Review changes").click()
+    page.get_by_role("button", name="Apply changes").click()
+    until(lambda: f"{mac};172.30.4.11;window;" in rack.hosts.read_text(), 20, "the name is in hosts.csv")

@@ -397,6 +397,18 @@ monitoring:
 """
 
 
+def add_driver(page: Page) -> None:
+    page.get_by_text("Drivers of your own").click()
+    page.get_by_role("button", name="Another driver").click()
+    driver = page.get_by_role("group", name="New driver")
+    driver.get_by_label("Name").fill("standard")
+    expect(driver.get_by_text("is the name of a driver that is there")).to_be_visible()
+    driver.get_by_label("Name").fill("acme-2")
+    driver.get_by_label("Value: on").fill("yes")
+    expect(driver.get_by_text("expected a whole number")).to_be_visible()
+    driver.get_by_label("Value: on").fill("7")
+
+
 def add_channel(page: Page) -> None:
     page.get_by_text("Alerts: who is told").click()
     page.get_by_role("button", name="Another channel").click()
@@ -440,6 +452,7 @@ def test_lists_of_sections_are_edited_with_wrong_and_right_input(rack: tuple[Ser
     expect(new.get_by_text("disk_percent is a percentage")).to_be_visible()
     new.get_by_label("When").fill("disk_percent > 80")
 
+    add_driver(page)
     add_channel(page)
     add_switch(page)
     page.get_by_role("button", name="Review changes").click()
@@ -451,14 +464,16 @@ def test_lists_of_sections_are_edited_with_wrong_and_right_input(rack: tuple[Ser
     assert "agent" not in written
     config = served.backend.config_file.config_of(path.read_bytes())
     assert [str(each.address) for each in config.switches] == ["127.0.4.200", "127.0.4.9"]
+    assert [(each.name, each.on) for each in config.switches[0].drivers] == [("acme-2", 7)]
     assert [each.to for each in config.monitoring.channels] == [("ops@example.org", "lab@example.org")]
     assert {"critical", "warning"} == {each.severity for each in config.monitoring.rules if "config" in each.source}
 
     page.get_by_role("group", name="127.0.4.9").get_by_role("button", name="Remove this switch").click()
     page.get_by_role("group", name="email").get_by_role("button", name="Remove this channel").click()
+    page.get_by_role("group", name="acme-2").get_by_role("button", name="Remove this driver").click()
     page.get_by_role("button", name="Review changes").click()
     page.get_by_role("button", name="Apply changes").click()
     expect(page.get_by_role("group", name="127.0.4.9")).to_have_count(0)
     config = served.backend.config_file.config_of(path.read_bytes())
-    assert (len(config.switches), config.monitoring.channels) == (1, ())
+    assert (len(config.switches), config.monitoring.channels, config.switches[0].drivers) == (1, (), ())
     page.close()

@@ -93,11 +93,14 @@ class List {
 
   entry(views, index) {
     const fresh = index === null;
-    const entry = { fresh, gone: false, index, inputs: [], name: `${this.about.key}[${index}]`, key: () => `${this.about.key}[${this.place(entry)}]` };
+    const named = this.about.named ? /^\w+\.([^.[]+)/.exec(views[0].key)?.[1] : null; // its name in the file, where it has one
+    const entry = { fresh, gone: false, index, inputs: [], name: this.about.named ? `${this.about.key}.${named}` : `${this.about.key}[${index}]` };
+    entry.key = () => (this.about.named ? `${this.about.key}.${fresh ? entry.called.value.trim() : named}` : `${this.about.key}[${this.place(entry)}]`);
     this.entries.push(entry);
     const fields = this.isSwitches && !fresh ? views.fields : views;
     const title = fresh ? `New ${this.about.one}` : this.title(fields) || `${this.about.one} ${index}`;
-    const body = h("div", {}, arrange(fields, entry), this.isSwitches ? portsOf(fresh ? [] : views.pi_addresses, entry) : null);
+    if (fresh && this.about.named) entry.called = h("input", { autocomplete: "off", spellcheck: "false", placeholder: "acme", oninput: () => editor.typed() });
+    const body = h("div", {}, entry.called ? field("Name", entry.called, "as a switch gives it under Driver").node : null, arrange(fields, entry), this.isSwitches ? portsOf(fresh ? [] : views.pi_addresses, entry) : null);
     const remove = h("button", { type: "button", class: "danger", onclick: () => {
       if (fresh) { this.entries.splice(this.entries.indexOf(entry), 1); inputs = inputs.filter((each) => each.entry !== entry); box.remove(); editor.typed(); return; }
       entry.gone = !entry.gone;
@@ -111,7 +114,7 @@ class List {
     return box;
   }
 
-  title(fields) { return (this.isSwitches ? fields.slice(0, 2) : fields.filter((each) => !each.secret && each.value).slice(0, 1)).map((each) => each.value).filter(Boolean).join(", "); }
+  title(fields) { return this.about.named ? fields[0].key.split(".")[1] : (this.isSwitches ? fields.slice(0, 2) : fields.filter((each) => !each.secret && each.value).slice(0, 1)).map((each) => each.value).filter(Boolean).join(", "); }
 
   values(entry) { return Object.fromEntries(entry.inputs.map((each) => [each.name, each.read()]).filter(([, value]) => value !== null)); }
 
@@ -120,7 +123,15 @@ class List {
     return this.entries.filter((each) => !each.gone && (!each.fresh || each === entry || Object.keys(this.values(each)).length)).indexOf(entry);
   }
 
+  /** Of a section whose keys have names: each goes and comes like any other key. */
+  namedChanges() {
+    const gone = this.entries.filter((each) => each.gone).map((each) => ({ key: each.name, value: null }));
+    const fresh = this.entries.filter((each) => each.fresh && each.called.value.trim()).flatMap((each) => Object.entries({ like: "standard", ...this.values(each) }).map(([key, value]) => ({ key: `${each.key()}.${key}`, value })));
+    return [...gone, ...fresh];
+  }
+
   changes() {
+    if (this.about.named) return this.namedChanges();
     const gone = this.entries.filter((each) => each.gone).map((each) => each.index).sort((a, b) => b - a);
     const fresh = this.entries.filter((each) => each.fresh).map((each) => this.values(each)).filter((values) => Object.keys(values).length);
     const name = this.about.key;
@@ -161,7 +172,7 @@ function part(title, isSet, help, ...inside) {
   return h("details", { class: "card part", open: isSet || unfolded.has(title), ontoggle: (event) => { if (event.currentTarget.open) unfolded.add(title); else unfolded.delete(title); } }, h("summary", {}, h("h2", {}, title), isSet ? null : h("span", { class: "muted" }, "as it comes")), help ? h("p", { class: "help" }, help) : null, inside);
 }
 
-const order = ["switches", "Switches", "Network", "subnets", "DHCP", "Files", "Services", "Time", "Monitoring", "monitoring.rules", "Alerts: built in", "monitoring.channels", "Self-healing", "Web page"];
+const order = ["switches", "Switches", "drivers", "Network", "subnets", "DHCP", "Files", "Services", "Time", "Monitoring", "monitoring.rules", "Alerts: built in", "monitoring.channels", "Self-healing", "Web page"];
 
 function parts() {
   const made = new Map();

@@ -6,6 +6,7 @@ const strangers = new Map(); // MAC of a Pi that waits -> its row, and the part 
 const numbers = h("ul", { class: "numbers" });
 const sums = new Kept(numbers);
 const fresh = h("div");
+const nobody = h("section", { class: "card", hidden: true }, h("h2", {}, "No Pi is known yet"), h("p", {}, "Plug one into a port of a switch: it asks to be let in, here, some seconds after it has power. ", may("admin") ? ["Or write all of them into ", h("a", { href: "/hosts" }, "HOSTS.CSV"), "."] : null));
 const lines = h("div");
 const worst = new Kept(lines);
 const more = h("a", { href: "/alerts" });
@@ -20,7 +21,7 @@ let shape = "";
 
 live((shown, what) => {
   if (!shown.ready) return;
-  if (!numbers.isConnected) show(numbers, fresh, wrong, faces, rest, events);
+  if (!numbers.isConnected) show(numbers, nobody, fresh, wrong, faces, rest, events);
   const now = JSON.stringify(shown.rack.switches.map((each) => [each.index, each.name, each.ports.length]));
   const held = faces.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   const drawnAnew = now !== shape;
@@ -51,6 +52,7 @@ function drawStrangers() {
   const waiting = all().filter((pi) => !pi.known && pi.waiting);
   let held = false; // a row that goes had the focus: the next one gets it
   for (const [mac, row] of strangers) if (!waiting.some((pi) => pi.mac === mac)) { held ||= row.line.contains(document.activeElement); row.line.remove(); strangers.delete(mac); }
+  nobody.hidden = waiting.length > 0 || all().some((pi) => pi.known) || !picture.rack.switches.length;
   if (!waiting.length) { fresh.replaceChildren(); return; }
   if (!fresh.firstChild) fresh.append(h("section", { class: "card" }, h("h2", {}), h("ul", { class: "strangers" })));
   const list = fresh.querySelector(".strangers");
@@ -133,7 +135,7 @@ function fill(each, port) {
   const drawn = JSON.stringify([port, pi && [pi.name, pi.stage, pi.health, pi.percent, pi.up, pi.ordered, pi.trouble, Math.round(pi.values.temperature), Math.round(pi.values.cpu_percent)]]);
   if (!slot || slot.drawn === drawn) return;
   slot.drawn = drawn;
-  const [kind, word] = pi ? mood(pi) : ["empty", port.address ? "no Pi with this address" : ""];
+  const [kind, word] = pi ? mood(pi) : ["empty", port.address ? "no Pi yet" : ""];
   const off = port.poe === "off";
   slot.square.className = `port is-${kind}${off ? " is-off" : ""}`;
   if (pi) slot.square.href = `/pi/${pi.mac}`; else slot.square.removeAttribute("href");
