@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from web import live as live_module
-from web.live import Live, changes
+from web.live import Live, changes, now_and_then
 from web.views import Json
 
 STILL_THERE = lambda: False  # noqa: E731  # a browser that has not gone
@@ -148,6 +148,28 @@ def test_silence_is_broken_by_a_comment_and_the_gone_are_let_go(
     assert next(stream) == b": still here\n\n"
     gone.set()
     assert list(stream) == []
+
+
+def test_a_stream_ends_with_its_session(live: Live, camera: Camera) -> None:
+    assert live.enter()
+    sessions = [True, True, False]
+    stream = live.stream("", STILL_THERE, lambda: sessions.pop(0))
+    assert [next(stream)[:5] for _ in range(2)] == [b"retry", b"event"]
+    camera.shown = picture(1)
+    assert next(stream).startswith(b"event: delta")
+    camera.shown = picture(2)
+    assert list(stream) == []
+
+
+def test_a_question_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, answers = [0.0], [False, True]
+    monkeypatch.setattr(live_module, "RECHECK", 10.0)
+    latest = now_and_then(lambda: answers.pop(0), lambda: now[0])
+    found = []
+    for when in (0.0, 9.0, 10.0, 19.0, 20.0):
+        now[0] = when
+        found.append(latest())
+    assert found == [True, True, False, False, True]
 
 
 def test_closing_ends_every_stream(live: Live) -> None:

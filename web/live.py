@@ -10,11 +10,13 @@ import json
 import logging
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from flask import Blueprint, Response, current_app, request
 
+from web.auth import gate
 from web.limits import MAX_STREAMS
 from web.views import Json
 
@@ -23,6 +25,7 @@ log = logging.getLogger("piman.web")
 INTERVAL = 0.5  # seconds between two looks, while anybody watches
 HEARTBEAT = 15.0
 KEPT = 256  # deltas that a stream may have missed
+RECHECK = 10.0  # between two looks whether a stream's session is still one
 
 blueprint = Blueprint("live", __name__)
 
@@ -34,11 +37,27 @@ def events() -> Response:
     if not live.enter():
         return Response("too many pages are open\n", 503, {"Retry-After": "30"}, mimetype="text/plain")
     gone = request.environ.get("waitress.client_disconnected", lambda: False)
-    stream = live.stream(request.headers.get("Last-Event-ID", ""), gone)
+    doors = gate()
+    cookie, authorization = request.cookies.get(doors.cookie, ""), request.headers.get("Authorization", "")
+    known = now_and_then(lambda: not doors.is_shut and doors.caller(cookie, authorization) is not None)
+    stream = live.stream(request.headers.get("Last-Event-ID", ""), gone, known)
     response = Response(stream, mimetype="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"  # nginx in between must not collect
     response.call_on_close(live.leave)
     return response
+
+
+def now_and_then(ask: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
+    """The same question, answered by the last answer for RECHECK seconds; the first was yes."""
+    asked, answer = clock(), True
+
+    def latest() -> bool:
+        nonlocal asked, answer
+        if clock() - asked >= RECHECK:
+            asked, answer = clock(), ask()
+        return answer
+
+    return latest
 
 
 def changes(before: Json, after: Json) -> Json:
@@ -135,13 +154,15 @@ class Live:
             if news:
                 self._changed.notify_all()
 
-    def stream(self, last_id: str, gone: Callable[[], bool]) -> Iterator[bytes]:
-        """What one browser is sent, until it has gone or we are closed."""
+    def stream(
+        self, last_id: str, gone: Callable[[], bool], known: Callable[[], bool] = lambda: True
+    ) -> Iterator[bytes]:
+        """What one browser is sent, until it has gone, its session is over or we are closed."""
         at = self._number_of(last_id)
         yield b"retry: 2000\n\n"
         while True:
             at, data = self._next(at, gone)
-            if data is None:
+            if data is None or not known():
                 return
             yield data
 

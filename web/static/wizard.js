@@ -96,6 +96,7 @@ async function lastStep() {
   show(h("section", { class: "card" }, h("h2", {}, "5. Start the manager"),
     amiss.length ? [h("p", {}, "config.yaml is written. The manager can start; before a Pi can boot and be installed, see to this:"),
       h("ul", { class: "checks" }, amiss.map((each) => h("li", {}, h("span", { class: `badge ${each.severity}` }, each.area), h("div", {}, each.text, h("p", { class: "help" }, each.advice)))))] : h("p", { class: "good" }, "config.yaml is written, and all that a Pi needs is there."),
+    switches.some((each) => each.community.input.value) ? h("p", {}, "The communities you typed are not kept. Put them into .env beside config.yaml, as ", h("code", {}, "PIMAN_SNMP_READ_COMMUNITY=…"), " and ", h("code", {}, "PIMAN_SNMP_WRITE_COMMUNITY=…"), ", before you start.") : null,
     about.can ? [h("p", {}, "The program behind this page goes on as the manager: it gives addresses, boots and installs the Pis, until Ctrl-C ends it. To have it start with the machine, see README, “On real hardware”."), h("div", { class: "bar" }, start, amiss.length ? again : null)]
       : [h("p", {}, "The program behind this page may not serve Pis: that needs root. In its terminal, press Ctrl-C and type"), h("pre", { tabindex: "0" }, about.commands.join("\n")), h("p", {}, "This page goes on by itself as soon as the manager runs."), amiss.length ? h("div", { class: "bar" }, again) : null],
     said));
