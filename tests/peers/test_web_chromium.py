@@ -344,7 +344,7 @@ def test_alerts_are_acknowledged_silenced_and_heard_again(rack: tuple[Served, Fl
     worst.get_by_role("button", name="I know").click()
     expect(worst).to_contain_text("known to local")
     expect(worst.get_by_role("button", name="I know")).to_have_count(0)
-    expect(page.get_by_label("1 alerts")).to_be_visible()
+    expect(page.get_by_label("1 alert", exact=True)).to_be_visible()
     page.get_by_label("Silence for").select_option("a day")
     hot.get_by_role("button", name="Silence").click()
     expect(page.get_by_text("hot of pi8 is silent for a day")).to_be_visible()

@@ -111,6 +111,7 @@ const listeners = [];
 let source = null;
 let polling = 0;
 let patience = 3000; // milliseconds; grows while nobody answers
+let polled = false; // since there was a stream
 let lastUpdate = 0;
 
 export function live(changed) {
@@ -125,7 +126,7 @@ export function live(changed) {
 function tell(what) {
   const count = document.getElementById("alert-count");
   const firing = picture.alerts.filter((each) => each.state === "firing").length;
-  if (count) { count.hidden = !firing; count.textContent = firing; count.setAttribute("aria-label", `${firing} alerts`); }
+  if (count) { count.hidden = !firing; count.textContent = firing; count.setAttribute("aria-label", `${firing} ${firing === 1 ? "alert" : "alerts"}`); }
   for (const listener of listeners) listener(picture, what);
 }
 
@@ -148,10 +149,10 @@ function connect() {
   source = new EventSource("/events");
   source.addEventListener("snapshot", (event) => { state("live"); take(JSON.parse(event.data), true); });
   source.addEventListener("delta", (event) => { state("live"); take(JSON.parse(event.data), false); });
-  source.addEventListener("open", () => state("live"));
+  source.addEventListener("open", () => { polled = false; state("live"); });
   source.addEventListener("error", () => {
     state(`the manager does not answer${picture.ready ? `; last update ${clock(lastUpdate)}` : ""}`, true);
-    if (source && source.readyState === EventSource.CLOSED) { disconnect(); polling = setTimeout(poll, patience); patience = Math.min(patience * 1.5, 30000); }
+    if (source && source.readyState === EventSource.CLOSED) { disconnect(); polling = setTimeout(poll, polled ? patience : 300); patience = Math.min(patience * 1.5, 30000); }
   });
 }
 
@@ -162,6 +163,7 @@ function disconnect() {
 
 async function poll() { // too many pages watch, or the log-in is over
   polling = 0;
+  polled = true;
   try { take(await api("GET", "/picture"), true); state("looks now and then"); } catch (error) { state(error.message, true); }
   if (!document.hidden) connect();
 }

@@ -53,7 +53,7 @@ function line(pi) {
   let kept = lines.get(pi.mac);
   if (!kept) {
     const box = h("input", { type: "checkbox", "aria-label": `Choose ${pi.name || pi.mac}`, onchange: () => { if (box.checked) chosen.add(pi.mac); else chosen.delete(pi.mac); tally(shown()); } });
-    const cells = columns.map(([word]) => h("td", { class: word === "Trouble" ? "wide" : "once" }));
+    const cells = columns.map(([word]) => h("td", { class: { Trouble: "wide", Name: "once lead" }[word] || "once" }));
     kept = { box, cells, said: [], row: h("tr", {}, h("td", {}, box), cells) };
     lines.set(pi.mac, kept);
   }
