@@ -45,6 +45,8 @@ _NIS_DOMAIN = 40
 class Nature(Enum):
     """Which program asks; TRAITS says what it is like."""
 
+    __hash__ = object.__hash__  # each is one object: an Enum's own, by name, takes as long as the rest of a look-up
+
     BOOT_ROM = "boot ROM"
     BOOTCODE = "bootcode"
     EEPROM = "EEPROM"

@@ -61,6 +61,7 @@ class _Exchange(Question):
     client: Client
     arrived: float
     now: float
+    address: str  # the host's, in words
     pool: Pool | None = None  # where its address comes from; None: hosts.csv
 
 
@@ -187,8 +188,10 @@ class DhcpPolicy:
         kind = like.number(Option.MESSAGE_TYPE)
         client = self._clients.get(host.mac)
         asker = self._clients.asker(client, like, kind, is_pi=True, said=said)
-        it = _Exchange(like, host, self._home, asker, client, now, now)
+        it = _Exchange(like, host, self._home, asker, client, now, now, str(host.address))
         if kind == MessageType.DISCOVER:
+            if asker.traits.requests:  # nothing comes between the two: one report of both
+                return [self._asked(it, sent=f"DHCPOFFER {it.address}")]
             return [self._asked(it), self._offered(it)]
         return [self._acknowledged(it, "selecting" if Option.SERVER_IDENTIFIER in like.options else "init-reboot")]
 
@@ -247,7 +250,9 @@ class DhcpPolicy:
             return [Ignore("its address in hosts.csv is none of this network")]
         client = self._clients.get(host.mac)
         asker = self._clients.asker(client, request, kind, is_pi=pool is None)
-        return self._handlers[kind](_Exchange(request, host, subnet, asker, client, arrived, now, pool))
+        return self._handlers[kind](
+            _Exchange(request, host, subnet, asker, client, arrived, now, str(host.address), pool)
+        )
 
     def _stranger(self, request: Packet, kind: int, subnet: Subnet, now: float) -> list[Action]:
         pool = self._pools.get(subnet.network)
@@ -343,16 +348,16 @@ class DhcpPolicy:
             actions += self._bind(it)
         return [*actions, self._delayed(it, replace(reply, notice=self._offered(it)))]
 
-    def _asked(self, it: _Exchange) -> Notice:
+    def _asked(self, it: _Exchange, sent: str = "") -> Notice:
         event, stage = "", None
         if it.asker.traits.pxe:
             stage = Stage.DISCOVER
             event = self._once(it, "discover", f"{it.asker.words} asks for an address")
         facts = self._clients.facts(it.client, it.asker)
-        return Notice(Report(it.host.mac, stage, heard="DHCPDISCOVER", event=event, facts=facts), it.host.name)
+        return Notice(Report(it.host.mac, stage, "DHCPDISCOVER", sent, event, facts=facts), it.host.name)
 
     def _offered(self, it: _Exchange) -> Notice:
-        sent = f"DHCPOFFER {it.host.address}"
+        sent = f"DHCPOFFER {it.address}"
         if it.asker.traits.requests:
             return Notice(Report(it.host.mac, sent=sent), it.host.name)
         return self._leased_notice(it, heard="", sent=sent, milestone=True)
@@ -388,9 +393,8 @@ class DhcpPolicy:
         return [*self._bind(it), replace(reply, notice=leased)]
 
     def _acknowledged(self, it: _Exchange, state: str) -> Notice:
-        address = it.host.address
-        heard = f"DHCPREQUEST {address} ({state})"
-        return self._leased_notice(it, heard, f"DHCPACK {address}", milestone=state != "renewing")
+        heard = f"DHCPREQUEST {it.address} ({state})"
+        return self._leased_notice(it, heard, f"DHCPACK {it.address}", milestone=state != "renewing")
 
     def _took_another(self, it: _Exchange, server: IPv4Address) -> list[Action]:
         text = f"{it.asker.words} took the offer of another DHCP server, {server}"
@@ -454,8 +458,8 @@ class DhcpPolicy:
         return self._clients.warn(it.client, key, report, it.host.name, it.now)
 
     def _leased_notice(self, it: _Exchange, heard: str, sent: str, milestone: bool) -> Notice:
-        text = f"{it.asker.words} has {it.host.address}"
+        text = f"{it.asker.words} has {it.address}"
         event = self._once(it, it.asker.traits.words, text) if milestone else ""
-        facts = {"address": str(it.host.address), **it.asker.facts}
+        facts = {"address": it.address, **it.asker.facts}
         stage = _STAGES.get(it.asker.nature, Stage.LEASE)
         return Notice(Report(it.host.mac, stage, heard, sent, event, facts=facts), it.host.name)

@@ -20,6 +20,7 @@ a power-on, or a DISCOVER after an earlier boot got anywhere, and `up`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -47,6 +48,7 @@ REFRESH_INTERVAL = 2.0  # between two looks at hosts.csv for names and addresses
 PRUNE_INTERVAL = 60.0
 POWER_INTERVAL = 0.5  # between two looks for power-ons that a command has noted
 DIAGNOSE_INTERVAL = 1.0
+MAX_DIAGNOSED = 1_000  # boots at a time: looking at ten thousand would hold up all other threads
 DIAGNOSE_FOR = 120.0  # after its last word nothing more is to be found out: every rule has fired by then
 STILL_WRONG = 60.0  # what was wrong with one try is shown in the next, until it goes further or for so long
 RECENT = 600.0  # an older power-on, another DHCP server, a finding that was told: not about this boot
@@ -94,6 +96,7 @@ NOT_BELIEVED: Mapping[Stage, frozenset[Stage]] = {
 
 
 _DISCOVER, _LEASE, _WARNING = Stage.DISCOVER, Stage.LEASE, Severity.WARNING  # of each report: shorter to reach
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
 _SERVER = re.compile(r"another DHCP server, ([0-9.]+)")
 _ADVANCED = frozenset(Stage) - {Stage.DISCOVER, Stage.LEASE, Stage.FIRMWARE}
 # All that a boot ROM fetches. What it has loaded then asks for an address of its own, in the same boot.
@@ -475,6 +478,7 @@ class Fleet:
             boot.discovers += 1
             boot.last_discover = now
             boot.starting = True
+            boot.offers += report.sent.startswith("DHCPOFFER")
             return
         if boot is None:
             return
@@ -569,9 +573,12 @@ class Fleet:
         except StoreError:
             ordered = set()
         with self._lock:
+            turn = list(itertools.islice(self._booting, MAX_DIAGNOSED))
+            for mac in turn:
+                self._booting[mac] = self._booting.pop(mac)  # to the end: the others are next
             seen = [
                 (pi, pi.boot, self._seen(pi, pi.boot, pi.mac in ordered))
-                for pi in map(self._pis.__getitem__, self._booting)
+                for pi in map(self._pis.__getitem__, turn)
                 if pi.boot and pi.boot.diagnosed_at <= max(pi.updated, pi.boot.began_at, self._began_at) + DIAGNOSE_FOR
             ]
         found = [(pi, boot, each, diagnose(each, now)) for pi, boot, each in seen]
@@ -698,9 +705,10 @@ class Fleet:
             log.info("the board is being kept again (it was not: %s)", self._outage)
             self._outage = ""
         for event in events:
-            host = self._find(event.mac) if event.mac else None
-            level = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
-            log.log(level[event.severity], "%s: %s", host.name if host else event.mac or "piman", event.text)
+            level = _LEVELS[event.severity]
+            if log.isEnabledFor(level):
+                host = self._find(event.mac) if event.mac else None
+                log.log(level, "%s: %s", host.name if host else event.mac or "piman", event.text)
 
     def _prune(self, now: float, grown: bool) -> None:
         if not grown or 0 <= now - self._pruned_at < PRUNE_INTERVAL:
