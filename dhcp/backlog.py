@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 
 from dhcp.prepared import Answered
 
@@ -20,7 +20,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._waiting: deque[Answered] = deque()
-        self._of: Counter[bytes] = Counter()
+        self._clients: set[bytes] = set()
         self._each = FIRST_GUESS
 
     def __len__(self) -> int:
@@ -28,19 +28,17 @@ class Backlog:
 
     def add(self, answered: Answered) -> None:
         self._waiting.append(answered)
-        self._of[answered.chaddr] += 1
+        self._clients.add(answered.chaddr)
 
     def __contains__(self, chaddr: bytes) -> bool:
-        """Whether a message of that client waits."""
-        return chaddr in self._of
+        """Whether a message of that client may wait."""
+        return chaddr in self._clients
 
     def take(self) -> Answered:
         """The oldest."""
         answered = self._waiting.popleft()
-        if self._of[answered.chaddr] > 1:
-            self._of[answered.chaddr] -= 1
-        else:
-            del self._of[answered.chaddr]
+        if not self._waiting:
+            self._clients.clear()
         return answered
 
     @property

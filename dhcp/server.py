@@ -12,7 +12,6 @@ More than one socket, because a client without an address can be neither heard n
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import heapq
@@ -45,111 +44,23 @@ from dhcp.replies import (
     SaveLease,
     Unpin,
 )
+from dhcp.sockets import PACKET_OTHERHOST, PACKET_OUTGOING, FrameSocket, arp, open_raw, open_udp, udp_to
 from utility.service import Report, Reporter, Waker
 
 log = logging.getLogger("piman.dhcp")
 
 TFTP_PORT = 69
-BURST = 64  # frames handled before the replies that wait get their turn
 CROWD = 16  # frames that wait at once: more than the rules get through before anybody notices
 CHECK_EACH = 16  # so many answers by recognition, one is held against what the rules say
-RECEIVE_BUFFER = 1 << 20  # a rack that powers on at once
-MAX_FRAME = 65535
 LINK_CHECK = 1.0  # seconds between looks at an interface that went down
 
-# linux/if_packet.h, asm-generic/socket.h, linux/in.h
-SOL_PACKET, PACKET_AUXDATA = 263, 8
-PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4
-TP_STATUS_CSUMNOTREADY = 1 << 3
-SO_ATTACH_FILTER = 26
-IP_PKTINFO = 8
-_AUXDATA = struct.Struct("IIIHHHH")  # status, length, captured, mac offset, ip offset, VLAN tag, its ethertype
+IP_PKTINFO = 8  # linux/in.h
 
 # linux/sockios.h, linux/if_arp.h
 SIOCDARP, SIOCSARP = 0x8953, 0x8955
 ATF_COM, ATF_PERM = 2, 4
 ARPHRD_ETHER = 1
 _ARP_REQUEST = struct.Struct("=HH4s8xH6s8xI16x16s")
-
-# Classic BPF: code, jump if true, jump if false, operand. The frame starts at its Ethernet header.
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_IP_SIZE, _LOAD_HALF_AT_X = 0x20, 0x28, 0x30, 0xB1, 0x48
-_JUMP_EQUAL, _JUMP_ANY_BIT, _RETURN = 0x15, 0x45, 0x06
-_Program = list[tuple[int, int, int, int]]
-NOTHING: _Program = [(_RETURN, 0, 0, 0)]
-
-
-def udp_to(*ports: int, ours: IPv4Address) -> _Program:
-    """A filter that passes Ethernet frames with IPv4 UDP datagrams, or their first fragments, to one of `ports`.
-
-    What comes from our own address is our own, as the loopback interface shows it once more.
-    """
-    more = len(ports)
-    return [
-        (_LOAD_HALF, 0, 0, 12),
-        (_JUMP_EQUAL, 0, 8 + more, ETHERTYPE_IP),  # jumps count from the next line
-        (_LOAD_WORD, 0, 0, 26),
-        (_JUMP_EQUAL, 6 + more, 0, int(ours)),
-        (_LOAD_BYTE, 0, 0, 23),
-        (_JUMP_EQUAL, 0, 4 + more, socket.IPPROTO_UDP),
-        (_LOAD_HALF, 0, 0, 20),
-        (_JUMP_ANY_BIT, 2 + more, 0, 0x1FFF),
-        (_LOAD_IP_SIZE, 0, 0, 14),
-        (_LOAD_HALF_AT_X, 0, 0, 14 + 2),
-        *((_JUMP_EQUAL, more - at, 0, port) for at, port in enumerate(ports)),
-        (_RETURN, 0, 0, 0),
-        (_RETURN, 0, 0, MAX_FRAME),
-    ]
-
-
-def arp() -> _Program:
-    return [(_LOAD_HALF, 0, 0, 12), (_JUMP_EQUAL, 0, 1, ETHERTYPE_ARP), (_RETURN, 0, 0, MAX_FRAME), *NOTHING]
-
-
-def _attach(sock: socket.socket, program: _Program) -> None:
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
-
-
-def _explain(error: OSError, text: str) -> OSError:
-    return OSError(error.errno, f"{text}: {error.strerror}")
-
-
-def _open_raw(interface: str, ethertype: int, program: _Program) -> socket.socket:
-    """Bound after its filter is in place, so that it never holds a frame that the filter would refuse."""
-    try:
-        socket.if_nametoindex(interface)
-    except OSError as error:
-        others = ", ".join(name for _, name in socket.if_nameindex())
-        raise OSError(errno.ENODEV, f"there is no network interface {interface}; there are: {others}") from error
-    try:
-        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    except OSError as error:
-        raise _explain(error, "DHCP needs raw sockets: root, or the capability CAP_NET_RAW") from error
-    try:
-        _attach(raw, program)
-        raw.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        raw.setblocking(False)
-        raw.bind((interface, ethertype))
-    except OSError as error:
-        raw.close()
-        raise _explain(error, f"a raw socket on {interface}") from error
-    return raw
-
-
-def _open_udp(interface: str, port: int) -> socket.socket:
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        _attach(udp, NOTHING)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        udp.setblocking(False)
-        udp.bind(("", port))
-    except OSError as error:
-        udp.close()
-        if error.errno == errno.EADDRINUSE:
-            raise _explain(error, f"UDP port {port} on {interface}, another DHCP server runs here") from error
-        raise _explain(error, f"UDP port {port} on {interface}") from error
-    return udp
 
 
 class DhcpServer:
@@ -184,14 +95,14 @@ class DhcpServer:
         # A Pi's first request for a file tells where it is, if another server gave it its address.
         ports = (port, CLIENT_PORT, TFTP_PORT) if policy.is_proxy else (port, CLIENT_PORT)
         with contextlib.ExitStack() as opened:  # what was opened is closed where a later one cannot be
-            self._raw = opened.enter_context(_open_raw(interface, ETHERTYPE_IP, udp_to(*ports, ours=self._server)))
+            self._raw = opened.enter_context(open_raw(interface, ETHERTYPE_IP, udp_to(*ports, ours=self._server)))
             self._arp = None
             if policy.probes:
-                self._arp = opened.enter_context(_open_raw(interface, ETHERTYPE_ARP, arp()))
-            self._udp = opened.enter_context(_open_udp(interface, port))
+                self._arp = opened.enter_context(open_raw(interface, ETHERTYPE_ARP, arp()))
+            self._udp = opened.enter_context(open_udp(interface, port))
             self._waker = Waker()
             self._opened = opened.pop_all()
-        self._mac = bytes(self._raw.getsockname()[4]).hex(":")
+        self._mac = self._raw.mac
         self._stopped = False
         self._link_lost = False
         self._order = itertools.count()  # replies of one deadline leave in the order in which they were decided
@@ -244,49 +155,54 @@ class DhcpServer:
 
     # --- in ---
 
-    def _receive(self, sock: socket.socket) -> list[tuple[bytes, bool]]:
-        """The frames that wait, and of each whether its checksum is filled in."""
-        frames: list[tuple[bytes, bool]] = []
-        receive, room = sock.recvmsg, socket.CMSG_SPACE(_AUXDATA.size)
-        for _ in range(BURST):
-            try:
-                data, extra, _flags, sender = receive(MAX_FRAME, room)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._link_lost = True
-                log.warning("%s: %s", self._interface, error.strerror)
-                break
-            self._link_lost = False
-            status = 0
-            for level, kind, content in extra:
-                if level == SOL_PACKET and kind == PACKET_AUXDATA and len(content) >= _AUXDATA.size:
-                    status = _AUXDATA.unpack_from(content)[0]
+    def _receive(self, sock: FrameSocket) -> list[tuple[bytes, bool]]:
+        """The frames to us that wait, and of each whether its checksum is filled in."""
+        try:
+            frames = sock.receive()
+        except OSError as error:
+            self._link_lost = True
+            log.warning("%s: %s", self._interface, error.strerror)
+            return []
+        self._link_lost = False
+        ours = []
+        for data, checksum_ready, kind in frames:
             # Frames of another VLAN are among those to another host: the kernel marks them so (vlan_do_receive).
-            if sender[2] in (PACKET_OTHERHOST, PACKET_OUTGOING):
-                self._drop("not to us", f"packet type {sender[2]}")
+            if kind in (PACKET_OTHERHOST, PACKET_OUTGOING):
+                self._drop("not to us", f"packet type {kind}")
             else:
-                frames.append((data, not status & TP_STATUS_CSUMNOTREADY))
-        return frames
+                ours.append((data, checksum_ready))
+        return ours
 
     def _handle_all(self, frames: list[tuple[bytes, bool]]) -> None:
         """By the rules; where many wait, those that can be recognised are answered first, and written up later."""
         crowded = len(frames) >= CROWD or bool(self._backlog)
-        prepared = self._prepared if crowded and not log.isEnabledFor(logging.DEBUG) else None
-        if prepared is not None and not self._backlog:
-            self._epoch = time.time() - time.monotonic()  # the same for all of them, so that their order is kept
-        for data, checksum_ready in frames:
-            answered = prepared.answer(data, time.monotonic(), checksum_ready) if prepared is not None else None
-            if answered is None:
+        if self._prepared is None or not crowded or log.isEnabledFor(logging.DEBUG):
+            for data, checksum_ready in frames:
                 self._handle(data, checksum_ready)
-            else:
-                self.counters["received"] += 1
+            return
+        now = time.monotonic()
+        if not self._backlog:
+            self._epoch = time.time() - now  # the same for all of them, so that their order is kept
+        replies: list[bytes] = []
+        for data, checksum_ready in frames:
+            answered = self._prepared.answer(data, now, checksum_ready)
+            if answered is not None:
+                replies.append(answered.reply)
                 self._backlog.add(answered)
-                try:
-                    self._raw.send(answered.reply)
-                    self.counters["sent"] += 1
-                except OSError as error:
-                    self._drop("not sent", f"to {answered.host.name}: {error}")
+            else:
+                self._send_all(replies)
+                replies.clear()
+                self._handle(data, checksum_ready)
+        self._send_all(replies)
+
+    def _send_all(self, replies: list[bytes]) -> None:
+        if not replies:
+            return
+        failures = self._raw.send_all(replies)
+        for error in failures:
+            self._drop("not sent", f"one of a crowd: {error}")
+        self.counters["received"] += len(replies)
+        self.counters["sent"] += len(replies) - len(failures)
 
     def _handle(self, data: bytes, checksum_ready: bool) -> None:
         try:
@@ -328,7 +244,7 @@ class DhcpServer:
 
     def _write_up(self, count: int) -> None:
         """Tell of the oldest of them what the rules tell, and see now and then that they would answer the same."""
-        began = time.monotonic()
+        began = time.thread_time()  # the other threads have their turns in between
         for _ in range(count):
             assert isinstance(self._policy, DhcpPolicy)  # a proxy's answers are not prepared
             it = self._backlog.take()
@@ -340,7 +256,7 @@ class DhcpServer:
                 self._check(it, when)
             template.used += 1
         if count:
-            self._backlog.took(count, time.monotonic() - began)
+            self._backlog.took(count, time.thread_time() - began)
 
     def _check(self, it: Answered, when: float) -> None:
         """Let the rules see the whole message."""
@@ -395,7 +311,7 @@ class DhcpServer:
 
     def _check_link(self) -> None:
         """A cable that was pulled comes back by itself; an interface that was removed does not, and has no name."""
-        if not self._raw.getsockname()[0]:
+        if not self._raw.interface:
             raise OSError(errno.ENODEV, f"the network interface {self._interface} is gone")
 
     # --- out ---

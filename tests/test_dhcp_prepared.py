@@ -419,6 +419,9 @@ class Clock:
     def time(self) -> float:
         return self.now + 1e9
 
+    def thread_time(self) -> float:
+        return 0.0
+
 
 class Wire:
     """Stands in for a socket: what was sent."""
@@ -428,6 +431,10 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         self.sent.append(data)
+
+    def send_all(self, frames: list[bytes]) -> list[OSError]:
+        self.sent += frames
+        return []
 
     def sendmsg(self, data: list[bytes], *_: object) -> None:
         self.sent.append(data[0])

@@ -17,6 +17,7 @@ import pytest
 
 import dhcp.policy
 import dhcp.server
+import dhcp.sockets
 from dhcp.boards import BOOT_ROM_GUID
 from dhcp.frames import BROADCAST_MAC, Frame, encode_arp_request, parse_frame
 from dhcp.packet import Packet, PacketError, Value, parse
@@ -156,7 +157,7 @@ def test_what_the_kernel_refuses_is_explained(monkeypatch: pytest.MonkeyPatch, p
     if place == "socket":
         monkeypatch.setattr(socket, "socket", refuse)
     else:
-        monkeypatch.setattr(dhcp.server, "_attach", refuse)
+        monkeypatch.setattr(dhcp.sockets, "_attach", refuse)
     with pytest.raises(PermissionError, match=f"{text}.*not permitted"):
         make("lo")
 
