@@ -9,7 +9,7 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -22,9 +22,11 @@ from dhcp.boards import BOOT_ROM_GUID
 from dhcp.frames import BROADCAST_MAC, Frame, encode_arp_request, parse_frame
 from dhcp.packet import Packet, PacketError, Value, parse
 from dhcp.policy import DhcpPolicy
+from dhcp.prepared import Answered, Prepared
 from dhcp.proxy import ProxyPolicy
 from dhcp.replies import BROADCAST, DhcpSettings
 from dhcp.server import DhcpServer
+from dhcp.sockets import FrameSocket
 from utility.hosts import Host
 from utility.service import Report, Severity, Stage
 
@@ -258,6 +260,67 @@ def test_a_reply_that_cannot_be_sent_is_counted(bench: Bench, monkeypatch: pytes
         bench.put(b"\x01\x01\x06\0" + bytes(24) + DISCOVER.chaddr + bytes(202) + b"\x63\x82\x53\x63\x35\x01\x01\xff")
         wait_for(lambda: bench.server.counters["not sent"] == 1)
     assert bench.ask(DISCOVER).yiaddr == ADDRESS
+
+
+# --- a crowd ---
+
+
+def crowd(bench: Bench, xids: Sequence[int]) -> None:
+    """All ask before the server looks."""
+    for xid in xids:
+        bench.put(replace(DISCOVER, xid=xid, options={53: 1, 60: LOADER}))
+
+
+def test_a_crowd_is_answered_first_and_told_of_later() -> None:
+    bench = Bench()
+    crowd(bench, range(100))
+    with running(bench):
+        assert [parse(bench.take().payload).xid for _ in range(100)] == list(range(100))
+        wait_for(lambda: bench.server.counters["sent"] == 100)
+    assert bench.server.counters["received"] == 100
+    assert sum(each.heard == "DHCPDISCOVER" for each in bench.reports) == 100  # and nothing is lost at the end
+
+
+def test_the_log_of_all_packets_leaves_nothing_to_recognition(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="piman.dhcp")
+    bench = Bench()
+    crowd(bench, range(40))
+    with running(bench):
+        wait_for(lambda: bench.server.counters["sent"] == 40)
+    assert len([each for each in caplog.records if each.getMessage().startswith("received from")]) == 40
+
+
+def test_an_answer_that_the_rules_would_not_give_is_told_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recognise = Prepared.answer
+
+    def spoilt(self: Prepared, frame: bytes, arrived: float, checksum_ready: bool = True) -> Answered | None:
+        found = recognise(self, frame, arrived, checksum_ready)
+        return None if found is None else replace(found, reply=found.reply[:-1] + b"\1")
+
+    monkeypatch.setattr(Prepared, "answer", spoilt)
+    monkeypatch.setattr(dhcp.server, "CHECK_EACH", 1)
+    bench = Bench()
+    crowd(bench, range(40))
+    with running(bench):
+        wait_for(lambda: bench.server.counters["sent"] == 40)
+    assert bench.server.counters["answered otherwise"] > 0
+    told = [each for each in caplog.records if "otherwise than the rules say" in each.getMessage()]
+    assert [each.levelno for each in told] == [logging.ERROR]
+
+
+def test_answers_to_a_crowd_that_cannot_be_sent_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: FrameSocket, frames: Sequence[bytes]) -> list[OSError]:
+        return [OSError(errno.ENOBUFS, "No buffer space available")] * len(frames)
+
+    monkeypatch.setattr(FrameSocket, "send_all", refuse)
+    bench = Bench()
+    crowd(bench, range(40))
+    with running(bench):
+        wait_for(lambda: bench.server.counters["received"] == 40)
+    assert bench.server.counters["sent"] + bench.server.counters["not sent"] == 40
+    assert bench.server.counters["not sent"] > 0
 
 
 # --- the boot ROM of the Pi 3B: late answers, and neighbours ---
