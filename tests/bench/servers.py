@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ SERVER, LOAD = IPv4Address("10.77.0.1"), IPv4Address("10.77.0.2")
 PREFIX = 16
 FIRST_PI = IPv4Address("10.77.64.1")
 SPACES = {"server": ("bench-server", "veth-server", SERVER), "load": ("bench-load", "veth-load", LOAD)}
-START_PATIENCE, STOP_PATIENCE = 30.0, 10.0
+START_PATIENCE, STOP_PATIENCE, IDLE_PATIENCE, BOARD_PATIENCE = 30.0, 10.0, 10.0, 30.0
 
 BOOT_FILE = "kernel8.img"
 NTP_PORT, TFTP_PORT, DHCP_PORT, HELLO_PORT, IMAGE_PORT, HTTP_PORT = 123, 69, 67, 3333, 4444, 80
@@ -113,6 +114,17 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(sum(times.user + times.system for times in (each.cpu_times() for each in family)))
 
 
+def wait_until_idle(process: psutil.Process) -> None:
+    """Until it has done what it put off, or for IDLE_PATIENCE."""
+    deadline, before = time.monotonic() + IDLE_PATIENCE, cpu_seconds(process)
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        now = cpu_seconds(process)
+        if now - before < 0.05:
+            return
+        before = now
+
+
 # ------------------------------------------------------------------------------------------------------------- ours
 
 
@@ -135,6 +147,17 @@ def piman(service: str, port: int, hosts: int) -> Callable[[Path], Server]:
         return Server(f"piman-{service}", words, port, {})
 
     return make
+
+
+def wait_until_on_board(folder: Path, pis: int) -> None:
+    """Until so many Pis have their lease on the board of `piman` in that folder, and both their steps are told."""
+    sql = "SELECT (SELECT count(*) FROM pis WHERE stage = 'lease'), (SELECT count(*) FROM events)"
+    with contextlib.closing(sqlite3.connect(folder / "piman-dhcp" / "state" / "piman.db")) as board:
+        deadline = time.monotonic() + BOARD_PATIENCE
+        while (found := board.execute(sql).fetchone()) < (pis, 2 * pis):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"of {pis} Pis {found[0]} got on the board, with {found[1]} events")
+            time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------------------------------ peers

@@ -22,6 +22,7 @@ def test_what_holds() -> None:
     assert not replace(ROW, value=0.59).holds
     assert replace(ROW, value=0.59, at_most=True).holds
     assert not replace(ROW, value=0.61, at_most=True).holds
+    assert replace(ROW, value=0.01, limit=None).holds
 
 
 def test_a_ratio_is_the_median_of_the_neighbours() -> None:
