@@ -16,11 +16,14 @@ from werkzeug.test import TestResponse
 from monitoring.alerts import Alert, AlertSeverity
 from monitoring.fleet import Fleet
 from monitoring.metrics import Reading
+from monitoring.operations import Search
 from monitoring.store import Place as SeenAt
 from tests.web_rack import STRANGERS, address_of, mac_of, open_backend
+from utility.findport import Sighting
 from utility.power_cycle import PortResult
-from utility.switches import SwitchError
+from utility.switches import Port, SwitchError
 from web import access as access_module
+from web import looks
 from web.access import make_token
 from web.acts import address_for
 from web.api import ROUTES
@@ -110,7 +113,7 @@ def test_every_answer_is_as_described(world: World) -> None:
     world.backend.place.store.add_samples([Reading(PI, time.time(), {"up": 1.0, "temperature": 41.0}, {"error": ""})])
     checked = 0
     for route in ROUTES:
-        if route.method == "GET" and not {"{id}", "{index}"} & set(route.path.split("/")):
+        if route.method == "GET" and not {"{id}", "{index}", "findport"} & set(route.path.split("/")):
             answer = world.call("GET", route.path.replace("{mac}", PI))
             assert answer.status_code in route.answers, (route.path, answer.text)
             fastjsonschema.compile(dict(route.answers[answer.status_code]))(answer.json)
@@ -375,6 +378,47 @@ def test_the_boots_of_a_pi(world: World) -> None:
     (running,) = cast("list[dict[str, object]]", world.get(f"/pis/{mac_of(5)}/boots?limit=1"))
     assert (running["outcome"], running["ended"]) == ("running", None)
     assert world.call("GET", f"/pis/{PI}/boots?limit=0").status_code == 400
+
+
+def test_the_doctor_is_asked_on_the_page(world: World) -> None:
+    checks = cast("list[dict[str, str]]", world.get("/doctor", "operate"))
+    assert {"config.yaml", "boot files", "image", "state"} <= {each["area"] for each in checks}
+    silent = [each for each in checks if "127.0.4.200" in each["text"]]
+    assert silent
+    assert silent[0]["severity"] == "error"
+    assert silent[0]["advice"]
+
+
+def test_a_mac_is_looked_for_at_the_switches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = world.call("GET", f"/findport/{PI}")
+    assert (answer.status_code, "127.0.4.200" in answer.text) == (409, True)  # nobody answers here
+    assert world.call("GET", "/findport/x").status_code == 404
+    switch = world.backend.rack.config.switches[1]
+    seen = Sighting(switch, 7, 7, "Gi1/0/7", 1, face=Port(7, "7", milliwatts=4210))
+    monkeypatch.setattr(looks, "look_for", lambda switches, mac, _host, _vlans: Search(mac, switches, [seen], {}))
+    assert world.get(f"/findport/{PI.replace(':', '-')}") == {
+        "where": "rack-1 port 7 (Gi1/0/7)", "switch": 1, "port": 7, "interface": "Gi1/0/7", "watts": 4.2, "failed": []
+    }  # fmt: skip
+
+
+def test_an_image_is_chosen(world: World) -> None:
+    assert world.get("/images", "read") == []
+    folder = world.backend.rack.config.image.parent / "images"
+    folder.mkdir()
+    for name in ("bookworm", "class"):
+        (folder / f"{name}.tgz").write_bytes(b"an image")
+    assert [each["in_use"] for each in cast("list[dict[str, object]]", world.get("/images"))] == [False, False]
+    assert world.call("PUT", "/images", {"name": "cla"}, "operate").status_code == 403
+    chosen = world.call("PUT", "/images", {"name": "cla"})
+    assert chosen.json
+    assert (chosen.json["name"], chosen.json["in_use"]) == ("class", True)
+    assert world.backend.rack.config.image.resolve() == (folder / "class.tgz").resolve()
+    answer = world.call("PUT", "/images", {"name": "none"})
+    assert (answer.status_code, "there is no image" in answer.text) == (409, True)
+    (folder / "class.tgz").unlink()
+    world.backend.rack.config.image.unlink()
+    world.backend.rack.config.image.mkdir()
+    assert world.call("PUT", "/images", {"name": "book"}).status_code == 409
 
 
 def test_tokens_are_made_and_end(world: World) -> None:

@@ -14,6 +14,7 @@ from web.access import ROLES, AccessError, make_token, set_password
 from web.api_files import FILE_ROUTES
 from web.auth import gate
 from web.jobs import TooManyError
+from web.looks import choose_image, examine, find, image_views
 from web.routes import ApiError, Call, Handler, Route, describe
 from web.schemas import (
     AUDIT,
@@ -101,6 +102,25 @@ ALERT = answer(
         "acknowledged": text("by whom"),
     }
 )
+CHECK = answer(
+    {
+        "area": text(),
+        "severity": text(enum=["info", "warning", "error"]),
+        "text": text(most=5000),
+        "advice": text("what to do; empty: all is well", 5000),
+    }
+)
+FOUND = answer(
+    {
+        "where": text("in words", 1000),
+        "switch": whole("its number in config.yaml"),
+        "port": maybe(whole("null: its tables do not tell")),
+        "interface": text(),
+        "watts": maybe(number()),
+        "failed": many(text("a switch that did not answer, and why", 2000)),
+    }
+)
+IMAGE = answer({"name": text(), "size": whole(), "when": number(), "in_use": flag("new installs get it")})
 SILENCE = answer(
     {"id": whole(), "subject": text(), "rule": text(), "until": number(), "by": text(), "why": text(most=2000)}
 )
@@ -256,6 +276,30 @@ def switch_ports(call: Call) -> Json:
     if found is None:
         raise ApiError(404, f"there is no switch {index}; they are numbered from 0")
     return found
+
+
+def doctor(call: Call) -> list[Json]:
+    rack = call.backend.rack
+    return examine(rack.config, rack.hosts)
+
+
+def findport(call: Call) -> Json:
+    rack = call.backend.rack
+    try:
+        mac = parse_mac(call.path["mac"])
+    except ValueError as error:
+        raise ApiError(404, str(error)) from None
+    return find(rack.config, mac, rack.hosts.find(mac))
+
+
+def images(call: Call) -> list[Json]:
+    return image_views(call.backend.rack.config)
+
+
+def use_image(call: Call) -> Json:
+    chosen = choose_image(call.backend.rack.config, str(body_of(call)["name"]))
+    call.backend.audit(call.caller.who, "use image", str(chosen["name"]), "new installs get it")
+    return chosen
 
 
 def alerts(call: Call) -> list[Json]:
@@ -486,6 +530,19 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/switches/{index}/ports", "switch_ports", "Ask a switch for its face: takes as long as it takes.",
         told(switch_ports), {200: {"type": "object"}},
+    ),
+    Route(
+        "GET", "/findport/{mac}", "findport", "Ask every switch which port a MAC is on.", told(findport), {200: FOUND},
+        "operate",
+    ),
+    Route(
+        "GET", "/doctor", "doctor", "Look at everything that could keep Pis from booting: as `piman doctor`.",
+        told(doctor), {200: many(CHECK)}, "operate",
+    ),
+    Route("GET", "/images", "images", "What Pis could be installed with.", told(images), {200: many(IMAGE)}),
+    Route(
+        "PUT", "/images", "use_image", "Choose what new installs get; those under way end as they began.",
+        told(use_image), {200: IMAGE}, "admin", thing({"name": text("or how it begins", 200, minLength=1)}),
     ),
     Route(
         "GET", "/alerts", "alerts", "What is wrong, the oldest first.", told(alerts), {200: many(ALERT)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,12 @@ def page_address(config: Config) -> str:
     return f"{scheme}://{host}:{config.ports.web}/"
 
 
+def check_views(checks: Iterable[Check]) -> list[Json]:
+    return [
+        {"area": each.area, "severity": str(each.severity), "text": each.text, "advice": each.advice} for each in checks
+    ]
+
+
 def start_view(config: Config, runs: bool, starter: Starter | None) -> Json:
     """The last of the first steps; `runs`: a manager does already. Looks at this machine, which takes a moment."""
     checks = [] if runs else checks_before(config)
@@ -84,8 +90,5 @@ def start_view(config: Config, runs: bool, starter: Starter | None) -> Json:
         "can": starter is not None and starter.start is not None,
         "commands": list(starter.commands) if starter else [],
         "address": page_address(config),
-        "checks": [
-            {"area": each.area, "severity": str(each.severity), "text": each.text, "advice": each.advice}
-            for each in checks
-        ],
+        "checks": check_views(checks),
     }

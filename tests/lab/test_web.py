@@ -50,6 +50,8 @@ def test_a_stranger_is_adopted_reinstalled_and_watched_over_a_restart_of_the_man
             page.keyboard.press("Enter")
             expect(page.get_by_role("heading", level=1)).to_have_text("door")
             expect(page.get_by_text("with an install of rootfs-")).to_be_visible()
+            page.get_by_role("button", name="Find its port").click()
+            expect(page.get_by_text("172.30.4.254 port 1")).to_be_visible()  # as the switch says now
             page.get_by_role("button", name="Reinstall").click()
             page.get_by_label("Type door to go on").fill("door")
             page.get_by_role("button", name="Erase and reinstall").click()

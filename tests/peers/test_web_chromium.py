@@ -401,6 +401,23 @@ monitoring:
 """
 
 
+def test_the_doctor_is_asked_and_an_image_chosen(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    served, _fleet = rack
+    folder = served.backend.rack.config.image.parent / "images"
+    folder.mkdir(parents=True)
+    (folder / "class.tgz").write_bytes(b"an image")
+    page = served.open(browser, "/config")
+    page.get_by_role("row").filter(has_text="class").get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("row").filter(has_text="class")).to_contain_text("chosen")
+    assert served.backend.rack.config.image.resolve() == (folder / "class.tgz").resolve()
+    page.get_by_role("button", name="Check everything").click()
+    expect(page.get_by_role("heading", name="checks found something")).to_be_visible()
+    expect(page.get_by_text("no Raspberry Pi can boot")).to_be_visible()
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("no Raspberry Pi can boot")).to_be_hidden()
+    page.close()
+
+
 def add_driver(page: Page) -> None:
     page.get_by_text("Drivers of your own").click()
     page.get_by_role("button", name="Another driver").click()

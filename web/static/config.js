@@ -1,5 +1,5 @@
 // CONFIG: a form of config.yaml's keys and lists, and its text.
-import { api, attempt, h, show, toast } from "./app.js";
+import { api, attempt, clock, h, megabytes, show, toast } from "./app.js";
 import { Editor, field, problemList } from "./files.js";
 
 let file = null; // as it was loaded
@@ -172,7 +172,7 @@ function part(title, isSet, help, ...inside) {
   return h("details", { class: "card part", open: isSet || unfolded.has(title), ontoggle: (event) => { if (event.currentTarget.open) unfolded.add(title); else unfolded.delete(title); } }, h("summary", {}, h("h2", {}, title), isSet ? null : h("span", { class: "muted" }, "as it comes")), help ? h("p", { class: "help" }, help) : null, inside);
 }
 
-const order = ["switches", "Switches", "drivers", "Network", "subnets", "DHCP", "Files", "Services", "Time", "Monitoring", "monitoring.rules", "Alerts: built in", "monitoring.channels", "Self-healing", "Web page"];
+const order = ["switches", "Switches", "drivers", "Network", "subnets", "DHCP", "images", "Files", "Services", "Time", "Monitoring", "monitoring.rules", "Alerts: built in", "monitoring.channels", "Self-healing", "Web page"];
 
 function parts() {
   const made = new Map();
@@ -186,9 +186,35 @@ function parts() {
     lists.push(list);
     made.set(about.key, part(about.title, about.key === "switches" || list.entries.length > 0, about.help, list.node));
   }
+  made.set("images", imagesPart());
   const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
   return [...made].sort(([a], [b]) => rank(a) - rank(b)).map(([, node]) => node);
 }
+
+/** What new installs get; chosen at once, since no file of ours is edited. */
+function imagesPart() {
+  const rows = h("tbody");
+  const node = part("Images to install", true, "The chosen one is what new installs get. Another one comes with: piman image import FILE", h("div", { class: "scroll" }, h("table", {}, rows)));
+  const fill = async () => {
+    const found = await api("GET", "/images");
+    rows.replaceChildren(...(found.length ? found.map((each) => h("tr", {}, h("td", {}, each.name), h("td", { class: "number once" }, megabytes(each.size)), h("td", { class: "once muted" }, clock(each.when)), h("td", {}, each.in_use ? h("span", { class: "badge ok" }, "chosen") : h("button", { type: "button", onclick: attempt(async () => { await api("PUT", "/images", { name: each.name }); toast(`new installs get ${each.name}`); await fill(); }) }, "Use it")))) : [h("tr", {}, h("td", {}, "None yet."))]));
+  };
+  fill().catch((error) => toast(error.message, true));
+  return node;
+}
+
+/** What the doctor says, the worst first. */
+async function examine() {
+  const checks = await api("GET", "/doctor");
+  const rank = ["error", "warning", "info"];
+  checks.sort((a, b) => rank.indexOf(a.severity) - rank.indexOf(b.severity));
+  const bad = checks.filter((each) => each.severity !== "info").length;
+  said.hidden = false;
+  said.replaceChildren(h("div", { class: "bar" }, h("h2", {}, bad ? `${bad} of ${checks.length} checks found something` : `All ${checks.length} checks are well`), h("button", { type: "button", class: "push", onclick: () => { said.hidden = true; } }, "Close")),
+    h("ul", { class: "checks" }, checks.map((each) => h("li", {}, h("span", { class: `badge ${each.severity === "info" ? "ok" : each.severity}` }, each.area), h("div", {}, each.text, each.advice ? h("p", { class: "help" }, each.advice) : null)))));
+}
+
+const said = h("section", { class: "card", hidden: true, role: "status" });
 
 /** A search that leaves of the form what it is about. */
 function finder(form) {
@@ -214,7 +240,7 @@ function draw() {
   const form = text ? [text] : parts();
   const versions = h("section", { class: "card" }, h("h2", {}, "Earlier versions"), h("p", { class: "muted" }, "…"));
   editor.versions().then((list) => versions.replaceChildren(h("h2", {}, "Earlier versions"), list), (error) => toast(error.message, true));
-  show(h("div", { class: "bar" }, text ? null : finder(form), h("span", { class: "mono muted" }, file.path), h("span", { class: "push" }), toggle), file.writable ? null : h("p", { class: "problem" }, "This file cannot be written by the manager."), others, ...form, editor.bar, editor.below, versions);
+  show(h("div", { class: "bar" }, text ? null : finder(form), h("span", { class: "mono muted" }, file.path), h("span", { class: "push" }), h("button", { type: "button", onclick: attempt(examine) }, "Check everything"), toggle), said, file.writable ? null : h("p", { class: "problem" }, "This file cannot be written by the manager."), others, ...form, editor.bar, editor.below, versions);
   mark(file.problems);
 }
 

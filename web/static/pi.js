@@ -16,6 +16,11 @@ const graphs = h("section", { class: "card" });
 const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter the events", oninput: tell });
 const told = new Timeline(false);
 const story = h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", {}, "Timeline"), filter, save(() => events || [], `${mac.replaceAll(":", "-")}.csv`)), told.node);
+const found = h("span", { role: "status", class: "push muted" });
+const look = h("button", { onclick: attempt(async () => {
+  found.textContent = "asking the switches …";
+  try { const seen = await api("GET", `/findport/${mac}`); found.textContent = `${seen.where}${seen.watts === null ? "" : `, ${seen.watts} W`}`; } catch (error) { found.textContent = ""; throw error; }
+}) }, "Find its port");
 let events = null;
 let metrics = [];
 let drawn = "";
@@ -24,7 +29,7 @@ live((shown, what) => {
   if (!shown.ready) return;
   const pi = shown.pis[mac];
   if (!pi) { show(h("section", { class: "card" }, h("h1", {}, mac), h("p", {}, "Nobody has heard of this Pi."))); return; }
-  if (!head.isConnected) { show(head, h("div", { class: "columns" }, h("section", { class: "card" }, h("h2", {}, "Facts"), list), h("div", {}, boots, story)), graphs); load(); }
+  if (!head.isConnected) { show(head, h("div", { class: "columns" }, h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", {}, "Facts"), may("operate") ? [found, look] : null), list), h("div", {}, boots, story)), graphs); load(); }
   if (!what || what.pis?.[mac] || what.jobs || what.rack) draw(pi);
   const news = what?.events?.filter((each) => each.mac === mac) || [];
   if (events && news.length) { events.push(...news); tell(); later(); }
