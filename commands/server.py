@@ -473,7 +473,10 @@ def server(session: Session) -> None:
             assembly.take_over(services)
 
         failure = services.run(reload, ready)
-        assembly.fleet.flush(time.time())  # what a service still had to tell when the clockwork had stopped
+        # What a service still had to tell when the clockwork had stopped already.
+        assembly.fleet.flush(time.time())
+        with contextlib.suppress(OSError):
+            hosts.flush()
         notify_systemd("STOPPING=1")
         if failure:
             raise Failure(failure)
