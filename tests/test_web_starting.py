@@ -65,9 +65,10 @@ def test_what_is_amiss_is_told_with_what_to_do(backend: Backend) -> None:
     checks = checks_before(config)
     assert {each.area for each in checks if each.severity == "error"} >= {"boot files", "image"}
     assert not any("web" in each.text for each in checks)
-    view = start_view(config, False, None)
+    view = start_view(config, False, None, 15000)
     assert (view["runs"], view["can"], view["commands"]) == (False, False, [])
-    assert start_view(config, True, None)["checks"] == []  # then it is too late to ask
+    assert (view["here"], start_view(config, True, None, 5001)["here"]) == (True, False)
+    assert start_view(config, True, None, 15000)["checks"] == []  # then it is too late to ask
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from monitoring.operations import OperationError
 from utility.config import ConfigError, SnmpAccess
 from utility.config_edit import EditError, values_of
 from web import wizard
+from web.auth import gate
 from web.editing import ConfigFile, ConflictError, Draft, HostsFile, draft_view
 from web.fields import LISTS, field_views, list_views, switch_fields, switch_views
 from web.routes import ApiError, Call, Handler, Route
@@ -209,7 +210,7 @@ def first_apply(call: Call) -> Json:
 
 def before_start(call: Call) -> Json:
     rack = call.backend.rack
-    return start_view(rack.config, rack.server_runs(), call.backend.starter)
+    return start_view(rack.config, rack.server_runs(), call.backend.starter, gate().port)
 
 
 def start(call: Call) -> Json:
@@ -349,6 +350,7 @@ _BEFORE_START = answer(
         "can": flag("the program behind this page can go on as the manager"),
         "commands": many(text("what starts it otherwise", 4096)),
         "address": text("where the manager's page will be"),
+        "here": flag("that is where this page is, whatever a tunnel calls it"),
         "checks": many(
             answer({"area": text(), "severity": text(), "text": text(most=5000), "advice": text(most=5000)})
         ),

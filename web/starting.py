@@ -82,13 +82,14 @@ def check_views(checks: Iterable[Check]) -> list[Json]:
     ]
 
 
-def start_view(config: Config, runs: bool, starter: Starter | None) -> Json:
-    """The last of the first steps; `runs`: a manager does already. Looks at this machine, which takes a moment."""
+def start_view(config: Config, runs: bool, starter: Starter | None, port: int) -> Json:
+    """The last of the first steps; `runs`: a manager does already; `port`: of the page that asks. Takes a moment."""
     checks = [] if runs else checks_before(config)
     return {
         "runs": runs,
         "can": starter is not None and starter.start is not None,
         "commands": list(starter.commands) if starter else [],
         "address": page_address(config),
+        "here": config.ports.web == port and page_address(config).startswith("http:"),
         "checks": check_views(checks),
     }

@@ -91,7 +91,7 @@ async function lastStep() {
   if (about.runs) { location.assign("/"); return; }
   const amiss = about.checks.filter((each) => each.severity !== "info");
   const said = h("p", { role: "status" });
-  const start = h("button", { class: "main", onclick: attempt(async () => { await api("POST", "/wizard/start"); said.textContent = "The manager starts …"; start.hidden = true; await arrive(about.address, said); }) }, "Start the manager");
+  const start = h("button", { class: "main", onclick: attempt(async () => { await api("POST", "/wizard/start"); said.textContent = "The manager starts …"; start.hidden = true; await arrive(about, said); }) }, "Start the manager");
   const again = h("button", { onclick: attempt(lastStep) }, "Look again");
   show(h("section", { class: "card" }, h("h2", {}, "5. Start the manager"),
     amiss.length ? [h("p", {}, "config.yaml is written. The manager can start; before a Pi can boot and be installed, see to this:"),
@@ -101,13 +101,12 @@ async function lastStep() {
       : [h("p", {}, "The program behind this page may not serve Pis: that needs root. In its terminal, press Ctrl-C and type"), h("pre", { tabindex: "0" }, about.commands.join("\n")), h("p", {}, "This page goes on by itself as soon as the manager runs."), amiss.length ? h("div", { class: "bar" }, again) : null],
     said));
   (about.can ? start : document.querySelector("#page pre"))?.focus();
-  if (!about.can) await arrive(about.address, said, Infinity);
+  if (!about.can) await arrive(about, said, Infinity);
 }
 
 /** Go to the rack when a manager answers. Its page may have another port, which we may not ask: then simply go there. */
-async function arrive(address, said, patience = 30) {
-  const there = new URL(address);
-  const isHere = there.port === location.port || patience === Infinity;
+async function arrive({ address, here }, said, patience = 30) {
+  const isHere = here || patience === Infinity;
   for (let second = 0; second < patience; second++) {
     await new Promise((resolve) => setTimeout(resolve, 1000));
     try {
