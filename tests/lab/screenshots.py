@@ -18,8 +18,9 @@ from typing import Literal
 from playwright.sync_api import Browser
 
 from monitoring.metrics import Reading
+from monitoring.store import Place
 from tests.chromium import DESK, PHONE, axe_problems, chromium, look, prepare_axe, settle, views
-from tests.web_rack import BOOT, PER_SWITCH, mac_of, nothing_yet, open_backend, raise_alerts
+from tests.web_rack import BOOT, PER_SWITCH, STRANGERS, mac_of, nothing_yet, open_backend, raise_alerts
 from utility.config import Web
 from utility.service import Report, Stage
 from utility.switches import Port
@@ -93,6 +94,7 @@ def made_up(folder: Path, pis: int) -> Backend:
     fleet.tick(clock())
     store = backend.rack.store
     raise_alerts(store, clock())
+    store.save_places([Place(mac, "127.0.4.199", 21 + n, str(21 + n)) for n, mac in enumerate(STRANGERS)])
     return measured(backend, pis, clock())
 
 

@@ -275,6 +275,27 @@ def test_who_types_a_name_is_not_disturbed_by_what_others_pis_do(rack: tuple[Ser
     page.close()
 
 
+def test_all_that_wait_are_let_in_at_once(rack: tuple[Served, Fleet], browser: Browser) -> None:
+    """In the order of their ports, with the names that were typed and numbers for the others."""
+    served, fleet = rack
+    first, second = STRANGERS
+    third = "dc:a6:32:aa:00:03"
+    fleet.report(Report(third, heard="DHCPDISCOVER", facts={"model": "Pi 4", "serial": "77"}))
+    served.backend.rack.store.save_places(
+        [SeenAt(first, "127.0.4.200", 20), SeenAt(second, "127.0.4.200", 19), SeenAt(third, "127.0.4.200", 21)]
+    )
+    page = served.open(browser)
+    page.get_by_label(f"Name of {third}").fill("door")
+    page.get_by_label("How their names begin").fill("pi1")  # of which pi10 to pi12 are taken
+    page.get_by_role("button", name="Adopt all").click()
+    expect(page.get_by_role("dialog")).to_contain_text("called pi13, pi14, door,")
+    page.get_by_role("button", name="Adopt them").click()
+    expect(page.get_by_text("3 Pis are in hosts.csv now")).to_be_visible()
+    names = {host.mac: host.name for host in served.backend.rack.hosts.all()}
+    assert [names[mac] for mac in (first, second, third)] == ["pi14", "pi13", "door"]
+    page.close()
+
+
 def test_no_update_takes_the_focus(rack: tuple[Served, Fleet], browser: Browser) -> None:
     """The buttons and filters of each page stay the same elements, whatever moves around them."""
     served, fleet = rack

@@ -1,5 +1,5 @@
 // Home: each switch's face, a square for each port; new Pis on top. Only what changed is drawn anew.
-import { api, attempt, badge, clock, h, Kept, live, may, mood, picture, place, ring, show, Timeline, toast } from "./app.js";
+import { api, ask, attempt, badge, clock, h, Kept, live, may, mood, picture, place, ring, show, Timeline, toast } from "./app.js";
 
 const squares = new Map(); // key of a port -> its element and what is drawn in it
 const strangers = new Map(); // MAC of a Pi that waits -> its row, and the part of it that changes
@@ -54,7 +54,8 @@ function drawStrangers() {
   for (const [mac, row] of strangers) if (!waiting.some((pi) => pi.mac === mac)) { held ||= row.line.contains(document.activeElement); row.line.remove(); strangers.delete(mac); }
   nobody.hidden = waiting.length > 0 || all().some((pi) => pi.known) || !picture.rack.switches.length;
   if (!waiting.length) { fresh.replaceChildren(); return; }
-  if (!fresh.firstChild) fresh.append(h("section", { class: "card" }, h("h2", {}), h("ul", { class: "strangers" })));
+  if (!fresh.firstChild) fresh.append(h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", {}), may("operate") ? together : null), h("ul", { class: "strangers" })));
+  together.hidden = waiting.length < 2;
   const list = fresh.querySelector(".strangers");
   for (const pi of waiting) {
     if (!strangers.has(pi.mac)) {
@@ -73,6 +74,20 @@ function drawStrangers() {
   if (heading.textContent !== title) heading.textContent = title;
 }
 
+const beginning = h("input", { "aria-label": "How their names begin", placeholder: "pi", autocomplete: "off", size: 6 });
+/** All that wait at once: in the order of their ports, with the names that were typed, else with a number each. */
+const together = h("span", { class: "pair push" }, h("span", { class: "muted" }, "all of them, called"), beginning, h("button", { onclick: attempt(async () => {
+  const waiting = all().filter((pi) => !pi.known && pi.waiting).sort((a, b) => (a.switch ?? 999) - (b.switch ?? 999) || (a.port ?? 999) - (b.port ?? 999) || a.mac.localeCompare(b.mac));
+  const taken = new Set(all().map((pi) => pi.name.toLowerCase()));
+  const word = beginning.value.trim() || "pi";
+  let number = 0;
+  const free = () => { do number += 1; while (taken.has(`${word}${number}`.toLowerCase())); return `${word}${number}`; };
+  const pis = waiting.map((pi) => ({ mac: pi.mac, name: strangers.get(pi.mac).name.value.trim() || free() }));
+  if (!(await ask(`Let ${pis.length} Pis in?`, `They are called ${pis.map((each) => each.name).join(", ")}, in the order of their ports, and get the addresses of these. What has an empty card is installed.`, "Adopt them"))) return;
+  const done = await api("POST", "/adopt", { pis });
+  toast(`${done.length} Pis are in hosts.csv now`);
+}) }, "Adopt all"));
+
 /** Where a Pi is plugged in, as far as the switches have told. */
 function at(pi) {
   if (pi.switch === null) return "";
@@ -86,7 +101,7 @@ function stranger(mac) {
     toast(`${host.mac} is ${host.name} now, with ${host.address}`);
   }) }, "Adopt");
   const facts = h("span", { class: "about" });
-  return { line: h("li", {}, h("a", { class: "mono", href: `/pi/${mac}` }, mac), facts, may("operate") ? h("span", { class: "push" }, name, adopt) : null), facts, drawn: "" };
+  return { name, line: h("li", {}, h("a", { class: "mono", href: `/pi/${mac}` }, mac), facts, may("operate") ? h("span", { class: "push" }, name, adopt) : null), facts, drawn: "" };
 }
 
 function drawAlerts() {
