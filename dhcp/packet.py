@@ -82,6 +82,8 @@ class Option(IntEnum):
 class Kind(Enum):
     """How an option's bytes are read."""
 
+    __hash__ = object.__hash__  # each is one object; an Enum's own, by its name, is slow, and each option is looked up
+
     IP = "one address"
     IPS = "addresses"
     U8 = "a byte"
@@ -161,8 +163,12 @@ _DECODERS: Mapping[Kind, Callable[[bytes], Value]] = {
 }
 
 
+_IPS = Kind.IPS  # shorter to reach
+
+
 def _check_size(code: int, kind: Kind, data: bytes) -> None:
-    if len(data) != _SIZES.get(kind, len(data)) or (kind is Kind.IPS and (not data or len(data) % 4)):
+    size = len(data)
+    if size != _SIZES.get(kind, size) or (kind is _IPS and (not size or size % 4)):
         raise PacketError(f"option {code} has {len(data)} bytes, which is not {kind.value}")
 
 
@@ -184,10 +190,13 @@ def _value_bytes(kind: Kind, value: Value) -> bytes:
     return b"".join(bytes([item]) if isinstance(item, int) else item.packed for item in value)
 
 
+_NOT_SENT = frozenset({Option.PAD, Option.OVERLOAD, Option.END})
+
+
 def encode_option(code: int, value: Value) -> bytes:
     """One option as it travels, in as many pieces of 255 bytes as it takes (RFC 3396 section 7)."""
     kind = KINDS.get(code, Kind.RAW)
-    if code in (Option.PAD, Option.OVERLOAD, Option.END) or not 0 < code < 255:
+    if code in _NOT_SENT or not 0 < code < 255:
         raise PacketError(f"option {code} cannot be sent")
     if not isinstance(value, _TYPES[kind]):
         raise PacketError(f"option {code} is {kind.value}, not {value!r}")
@@ -196,7 +205,9 @@ def encode_option(code: int, value: Value) -> bytes:
     except (OverflowError, ValueError) as error:
         raise PacketError(f"option {code} cannot hold {value!r}") from error
     _check_size(code, kind, data)
-    pieces = [data[i : i + 255] for i in range(0, len(data), 255)] or [b""]
+    if len(data) < 256:
+        return bytes((code, len(data))) + data
+    pieces = (data[i : i + 255] for i in range(0, len(data), 255))
     return b"".join(bytes((code, len(piece))) + piece for piece in pieces)
 
 
