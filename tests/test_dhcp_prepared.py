@@ -450,6 +450,7 @@ class Rig:
     store: Store
     wire: Wire
     hosts: dict[str, Host]
+    edited_meanwhile: bool = False  # while messages were waiting to be written up
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -503,6 +504,7 @@ SAYS = st.sampled_from(["discover", "select", "foreign", "wrong", "reboot", "ren
 STEP = st.one_of(
     st.tuples(st.just("say"), st.lists(st.tuples(st.integers(1, 4), PROGRAM, SAYS, FLAGS), min_size=1, max_size=6)),
     st.tuples(st.just("wait"), st.sampled_from([0.01, 0.5, 2.0, 70.0])),
+    st.tuples(st.just("write up"), st.integers(1, 9)),
     st.tuples(st.just("edit"), st.tuples(st.integers(1, 4), st.sampled_from(["name", "move", "remove", "back"]))),
 )
 
@@ -551,7 +553,9 @@ def test_nobody_can_tell_the_difference(steps: list[tuple[str, Any]], crowded: l
                 play(it, steps, crowded if fast else [False] * len(steps))
                 seen.append((it.wire.sent, it.finish()))
                 assert not it.server.counters["answered otherwise"]
-        assert seen[0] == seen[1]
+        assert seen[0][0] == seen[1][0]
+        # The board names a Pi as hosts.csv has it when it is told, which may then be a moment later.
+        assert it.edited_meanwhile or seen[0][1] == seen[1][1]
 
 
 @pytest.mark.parametrize("program", ["4", "3B+", "udhcpc"])
@@ -577,15 +581,17 @@ def test_a_crowd(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 def play(it: Rig, steps: list[tuple[str, Any]], crowded: list[bool]) -> None:
     """Say all that; where it is crowded, to a server that takes every message for one of a crowd."""
     for (what, detail), crowd in zip(steps, crowded, strict=False):
+        waiting = len(it.server._backlog)
         if what == "wait":
-            it.server._write_up(len(it.server._backlog))  # it is worked off within milliseconds
+            it.server._write_up(waiting)  # it is worked off within milliseconds
             it.pass_time(detail)
+        elif what == "write up":
+            it.server._write_up(min(detail, waiting))
         elif what == "edit":
+            it.edited_meanwhile = it.edited_meanwhile or waiting > 0
             edit(it.hosts, *detail)
         else:
-            frames = [frame_of(words(*each)) for each in detail]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(dhcp.server, "CROWD", 0 if crowd else 1000)
-                for frame in frames:
-                    it.server._handle_all([(frame, True)])
+                it.server._handle_all([(frame_of(words(*each)), True) for each in detail])
             it.pass_time(0.01)
