@@ -79,6 +79,28 @@ def test_axe_finds_nothing_serious_on_any_page_and_each_fits_a_phone(
     assert problems == []
 
 
+def test_axe_finds_nothing_in_what_is_folded_or_comes_later(browser: Browser, address: str) -> None:
+    """Every form of CONFIG with an entry that is added, what the doctor says, and a dialog."""
+    problems = []
+    page = look(browser, PHONE, "light")
+    page.goto(f"{address}/config")
+    settle(page)
+    for summary in page.locator("details:not([open]) > summary").all():
+        if summary.is_visible():
+            summary.click()
+    for name in ("switch", "driver", "network", "rule", "channel"):
+        page.get_by_role("button", name=f"Another {name}", exact=True).click()
+    page.get_by_role("button", name="Check everything").click()
+    expect(page.get_by_role("heading", name="checks found something")).to_be_visible()
+    problems += axe_problems(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    page.goto(f"{address}/pi/{mac_of(4)}")
+    page.get_by_role("button", name="Reinstall").click()
+    problems += axe_problems(page)
+    page.context.close()
+    assert problems == []
+
+
 def test_one_tab_stop_for_a_switch_and_arrows_from_port_to_port(browser: Browser, address: str) -> None:
     page = look(browser)
     page.goto(address)
