@@ -50,7 +50,7 @@ from utility.service import Report, Reporter, Waker
 log = logging.getLogger("piman.dhcp")
 
 TFTP_PORT = 69
-CROWD = 16  # frames that wait at once: more than the rules get through before anybody notices
+CROWD = 8  # frames that wait at once: more than the rules get through before anybody notices
 CHECK_EACH = 16  # so many answers by recognition, one is held against what the rules say
 LINK_CHECK = 1.0  # seconds between looks at an interface that went down
 

@@ -934,9 +934,12 @@ def _notice(row: tuple[str, ...]) -> Notice:
     return Notice(int(number), channel, _alert(alert), bool(over), float(queued), float(sent), int(tries), error)
 
 
+_facts_text = json.JSONEncoder(sort_keys=True).encode
+
+
 def _pi_values(row: PiRow) -> tuple[object, ...]:
     address = str(row.address) if row.address else ""
-    facts = json.dumps(dict(row.facts), sort_keys=True)
+    facts = _facts_text(dict(row.facts))
     begun = (
         row.mac,
         row.name,
