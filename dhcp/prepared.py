@@ -202,7 +202,7 @@ class Prepared:
     def _seat(self, frame: bytes, host: Host) -> _Seat:
         """Its seat; a new one where hosts.csv says something else of it now."""
         chaddr = frame[_CHADDR]
-        seat = self._seats.get(chaddr)
+        seat, barred = self._seats.get(chaddr), False
         if seat is not None:
             known = seat.host
             if known is host or (known.address is host.address and known.hostname is host.hostname):
@@ -210,9 +210,12 @@ class Prepared:
             if (known.address, known.hostname) == (host.address, host.hostname):
                 seat.host = host
                 return seat
+            barred = seat.barred  # an answer may be under way, whatever hosts.csv says now
         elif len(self._seats) >= MAX_SEATS:
-            self._seats.clear()
-        seat = self._seats[chaddr] = _Seat(host, host.address.packed, host.hostname.encode(), not self._is_ours(host))
+            self._seats = {each: kept for each, kept in self._seats.items() if kept.barred}
+        seat = self._seats[chaddr] = _Seat(
+            host, host.address.packed, host.hostname.encode(), barred or not self._is_ours(host)
+        )
         return seat
 
     def _is_ours(self, host: Host) -> bool:

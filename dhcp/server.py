@@ -249,6 +249,8 @@ class DhcpServer:
             assert isinstance(self._policy, DhcpPolicy)  # a proxy's answers are not prepared
             it = self._backlog.take()
             when, template = it.arrived + self._epoch, it.template
+            if self._pinned:  # what speaks there now answers ARP
+                self._unpin(it.host.address)
             if template.used % CHECK_EACH:
                 for notice in self._policy.recognised(template.like, it.said, it.host, it.arrived):
                     self._report_late(notice.report, when)
@@ -266,7 +268,6 @@ class DhcpServer:
             match action:
                 case Reply():
                     sent = self._encode(action)
-                    self._note_neighbour(action)
                     if action.notice is not None:
                         self._report_late(action.notice.report, when)
                 case Notice():

@@ -228,6 +228,13 @@ def test_who_was_last_answered_otherwise_is_barred() -> None:
     assert desk.recognise(message(2, "3B+", DISCOVER)) is None
 
 
+def test_an_edit_does_not_lift_the_bar() -> None:
+    desk = Desk()
+    desk.learn(message(1, "3B+", DISCOVER), message(2, "3B", DISCOVER))
+    desk.hosts[mac_of(2)] = host_of(2, "px2")
+    assert not desk.check(message(2, "3B+", DISCOVER))
+
+
 def test_an_address_of_another_network_or_ours_is_left_to_the_rules() -> None:
     desk = Desk()
     desk.learn(message(1, "4", DISCOVER), message(12, "4", DISCOVER))
@@ -349,6 +356,9 @@ def test_the_memories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not desk.recognise(replace(packets[0], chaddr=chaddr_of(5)))
     assert desk.recognise(message(5, "small", DISCOVER, options={60: "x5"}))
     assert len(desk.prepared._seats) <= 3
+    for number in range(6, 12):
+        desk.learn(message(number, "3B", DISCOVER))
+    assert desk.prepared._seats.keys() >= {chaddr_of(number) for number in range(6, 12)}  # each may hear late
 
 
 # --- any message of any client ---

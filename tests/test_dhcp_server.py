@@ -25,7 +25,7 @@ from dhcp.policy import DhcpPolicy
 from dhcp.prepared import Answered, Prepared
 from dhcp.proxy import ProxyPolicy
 from dhcp.replies import BROADCAST, DhcpSettings
-from dhcp.server import DhcpServer
+from dhcp.server import SIOCDARP, SIOCSARP, DhcpServer
 from dhcp.sockets import FrameSocket
 from utility.hosts import Host
 from utility.service import Report, Severity, Stage
@@ -356,6 +356,23 @@ def test_a_neighbour_is_pinned_until_another_speaks(
     bench.server.stop()
     wait_for(lambda: len(asked) == 5)
     assert asked[-1] == (0x8953, gone)
+
+
+def test_another_board_at_the_address_of_a_pinned_one_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda _, request, arp: asked.append(request))
+    other = "02:00:00:00:00:05"
+    hosts = dict(HOSTS)
+    policy = DhcpPolicy(replace(SETTINGS, reply_delay=0.0), hosts.get)
+    with running(Bench(policy)) as bench:
+        bench.ask(replace(DISCOVER, chaddr=bytes.fromhex("020000000003")))
+        bench.ask(rom())
+        wait_for(lambda: asked == [SIOCSARP])
+        del hosts[MAC]
+        hosts[other] = Host(other, ADDRESS, "")
+        monkeypatch.setattr(dhcp.server, "CROWD", 1)
+        assert bench.ask(replace(DISCOVER, chaddr=bytes.fromhex("020000000005"))).yiaddr == ADDRESS
+        wait_for(lambda: asked == [SIOCSARP, SIOCDARP])
 
 
 def test_a_neighbour_that_the_kernel_refuses_is_no_failure(
