@@ -1,7 +1,8 @@
 """The sockets of DHCP: raw ones that hear and send whole frames, and the one that holds the port. No decision, no log.
 
-A crowd of clients is heard and answered with one system call for many frames (recvmmsg(2), sendmmsg(2)): each call
-lets go of the interpreter's lock, and to get it back may take milliseconds while another thread works.
+A crowd of clients is heard and answered with one system call for many frames (recvmmsg(2), sendmmsg(2)). Such a call
+never waits, and keeps the interpreter's lock: Python's own calls let go of it for each frame, and to get it back may take
+milliseconds while another thread works.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class FrameSocket:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._in, self._out = _Slots(receives=True), _Slots(receives=False)
-        libc = ctypes.PyDLL(None, use_errno=True)
+        libc = ctypes.PyDLL(None, use_errno=True)  # CDLL would let go of the lock
         self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
 
     def fileno(self) -> int:
