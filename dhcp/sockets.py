@@ -1,8 +1,8 @@
 """The sockets of DHCP: raw ones that hear and send whole frames, and the one that holds the port. No decision, no log.
 
 A crowd of clients is heard and answered with one system call for many frames (recvmmsg(2), sendmmsg(2)). Such a call
-never waits, and keeps the interpreter's lock: Python's own calls let go of it for each frame, and to get it back may take
-milliseconds while another thread works.
+never waits, and keeps the interpreter's lock: Python's own calls let go of it for each frame, and to get it back may
+take milliseconds while another thread works.
 """
 
 from __future__ import annotations
