@@ -141,19 +141,10 @@ def use(session: Session, name: str) -> None:
 
 
 def choose(config: Config, name: str) -> None:
-    from monitoring.store import Store, StoreError
-    from utility.images import ImportFailedError, use_image
-    from utility.service import Severity
+    from monitoring.operations import OperationError, choose_image
 
     try:
-        chosen = use_image(config.image, name)
-    except ImportFailedError as error:
+        chosen = choose_image(config, name, whoami())
+    except OperationError as error:
         raise Failure(str(error)) from None
-    except OSError as error:
-        raise Failure(f"{error.filename or config.image}: {error.strerror or error}") from None
-    text = f"new installations get {describe(config, chosen)['id']}"
-    with contextlib.suppress(StoreError):  # it is for the record
-        if (config.state_dir / "piman.db").exists():
-            with Store(config.state_dir / "piman.db") as store:
-                store.add_event("", time.time(), Severity.INFO, f"{text}, chosen by {whoami()}")
-    click.echo(text)
+    click.echo(f"new installations get {describe(config, chosen)['id']}")

@@ -311,6 +311,7 @@ class Assembly:
 
     def _backend(self) -> Backend:
         """What the page asks; called in its thread, which imports Flask."""
+        from tftp.files import problems_of
         from web.backend import Backend, Place, Rack
 
         config, session, store = self.config, self.session, self.store
@@ -327,6 +328,7 @@ class Assembly:
                 server_runs=lambda: True,
                 counters=self._counters,
                 version=VERSION,
+                problems_of=problems_of,
             )
             if watching is None:
                 return rack

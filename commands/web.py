@@ -60,11 +60,12 @@ def config(
     with open_store(state_dir) as store:
 
         def backend() -> Backend:
+            from tftp.files import problems_of
             from web.alone import Alone
             from web.backend import Backend, Place
             from web.starting import Starter, commands_to_start, this_process_may_serve
 
-            alone = Alone(session.config_path, session.env_path, session.hosts_path, store)
+            alone = Alone(session.config_path, session.env_path, session.hosts_path, store, problems_of)
             password = known.web_password if known else ""
             place = Place(session.config_path.absolute(), session.env_path, state_dir, store, web, password, org)
             commands = commands_to_start(session.config_path.absolute(), sys.argv[0])

@@ -15,8 +15,8 @@ for everyone who says the same:
  4  Whoever was last answered in another way, or not at all, is barred until the rules have answered him in this way.
  5  An answer is kept only if filling it in again for its own client gives the same bytes.
 
-Every message that is answered here still goes through the rules, later (server.py): they say what is told of it, and
-that the answer was right. What turns out to be wrong is forgotten.
+What is to be told of a message that is answered here the rules say later (server.py). Of each 16 they also see one
+whole, and their answer is held against ours: what turns out to be wrong is forgotten.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Looks at this machine, its files and switches for `piman doctor`. Changes nothing, judges nothing: see doctor.py."""
+"""Looks at this machine, its files and switches for the doctor. Changes nothing; what it means is for doctor.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from monitoring.doctor import BootFolder, Folder, ImageFile, Link, PortTry, SwitchFacts
+from monitoring import doctor
+from monitoring.doctor import BootFolder, Check, Folder, ImageFile, Link, PortTry, SwitchFacts
+from monitoring.store import Store, StoreError
 from utility.config import HOW, Config, Switch
+from utility.hosts import Hosts
 from utility.service import port_holder, server_runs
 from utility.snmp import OBJECTS, Snmp
 from utility.switches import SwitchError, open_switch
@@ -29,7 +32,44 @@ IFF_UP, IFF_RUNNING = 0x1, 0x40
 IMAGE_PATIENCE = 10.0  # seconds to look for /sbin/init in an image
 LONGEST_TEXT = 64 * 1024
 THREADS = 32  # switches asked at once
+ProblemsOf = Callable[[Path], Sequence[str]]
 _NAMES_OF_INIT = frozenset({"sbin/init", "usr/sbin/init"})
+
+
+# The round of the doctor
+
+
+def examine(config: Config, hosts: Hosts, problems_of: ProblemsOf, untried: Collection[str] = ()) -> list[Check]:
+    """All there is to look at; it takes as long as the switches take. For the rest see `look_here`."""
+    checks = doctor.check_files(config, {host.address: host.name for host in hosts.all()})
+    checks += look_here(config, problems_of, untried)
+    for switch, facts in zip(config.switches, ask_switches(config.switches), strict=True):
+        checks += doctor.check_switch(switch, facts)
+    return checks
+
+
+def look_here(config: Config, problems_of: ProblemsOf, untried: Collection[str] = ()) -> list[Check]:
+    """What can be seen on this machine.
+
+    problems_of    what TFTP says of the files in a folder
+    untried        services whose ports are not tried: of the one who asks
+    """
+    tries = [each for each in try_ports(config) if each.service not in untried]
+    boot = look_at_boot(config.boot_dir, problems_of)
+    return [
+        *doctor.check_network(config, look_at_links(), is_our_address(config.server_address)),
+        *doctor.check_ports(tries, running_server(config.state_dir)),
+        *doctor.check_boot(boot, models_seen(config.state_dir), config.dhcp_mode == "proxy"),
+        *doctor.check_image(look_at_image(config.image)),
+        *doctor.check_folders([look_at_folder(folder) for folder in (config.state_dir, config.log_dir)]),
+    ]
+
+
+def models_seen(state_dir: Path) -> set[str]:
+    """The boards that the server has seen."""
+    with contextlib.suppress(StoreError), Store(state_dir / "piman.db", read_only=True) as store:
+        return {row.facts.get("model", "") for row in store.pis()}
+    return set()
 
 
 # The network
@@ -118,8 +158,7 @@ def running_server(state_dir: Path) -> str:
 # Files
 
 
-def look_at_boot(folder: Path, problems_of: Callable[[Path], Sequence[str]]) -> BootFolder:
-    """`problems_of` is what TFTP says of the files in a folder."""
+def look_at_boot(folder: Path, problems_of: ProblemsOf) -> BootFolder:
     try:
         names = frozenset(each.name for each in folder.iterdir() if each.is_file())
     except OSError:

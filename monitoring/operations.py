@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
 from monitoring.directory import Roster, place_of
 from monitoring.power import (
@@ -34,6 +35,9 @@ from utility.power_cycle import PortResult, power_cycle, set_power
 from utility.power_rules import Guard
 from utility.service import Severity, Stage
 from utility.switches import PoeSwitch, Port, SwitchError, open_switch
+
+if TYPE_CHECKING:
+    from utility.images import StoredImage
 
 
 class OperationError(Exception):
@@ -456,3 +460,21 @@ def adopt(hosts: Hosts, mac: str, name: str = "", address: str = "0.0.0.0") -> H
         raise OperationError(str(error), usage=True) from None
     except OSError as error:
         raise OperationError(f"hosts.csv could not be written: {error.strerror}") from None
+
+
+def choose_image(config: Config, name: str, who: str) -> StoredImage:
+    """Let new installations have that image, or the only one whose name begins so. OperationError."""
+    from utility.images import ImportFailedError, use_image  # noqa: PLC0415  # few commands unpack anything
+
+    try:
+        chosen = use_image(config.image, name)
+    except ImportFailedError as error:
+        raise OperationError(str(error)) from None
+    except OSError as error:
+        raise OperationError(f"{error.filename or config.image}: {error.strerror or error}") from None
+    with contextlib.suppress(StoreError):  # it is for the record
+        if (config.state_dir / "piman.db").exists():
+            with Store(config.state_dir / "piman.db") as store:
+                text = f"new installations get {chosen.name}, chosen by {who}"
+                store.add_event("", time.time(), Severity.INFO, text)
+    return chosen

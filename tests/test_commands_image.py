@@ -53,7 +53,7 @@ def test_import_list_and_use(folder: Path) -> None:
     assert [line[:10] for line in lines] == ["  bookworm", "* other   "]
     assert lines[0].endswith(shown["id"])
     with Store(folder / "state" / "piman.db", read_only=True) as store:
-        assert store.latest_events()[0].text.startswith(f"new installations get {shown['id']}, chosen by ")
+        assert store.latest_events()[0].text.startswith("new installations get bookworm, chosen by ")
 
 
 def test_a_card_with_a_key(folder: Path) -> None:

@@ -381,8 +381,12 @@ def test_the_boots_of_a_pi(world: World) -> None:
 
 
 def test_the_doctor_is_asked_on_the_page(world: World) -> None:
+    boot = world.backend.rack.config.boot_dir
+    boot.mkdir(parents=True, exist_ok=True)
+    (boot / "config.txt").write_text("#" * 5000)  # what only TFTP's files know of
     checks = cast("list[dict[str, str]]", world.get("/doctor", "operate"))
     assert {"config.yaml", "boot files", "image", "state"} <= {each["area"] for each in checks}
+    assert any("config.txt" in each["text"] for each in checks)
     silent = [each for each in checks if "127.0.4.200" in each["text"]]
     assert silent
     assert silent[0]["severity"] == "error"
@@ -413,6 +417,7 @@ def test_an_image_is_chosen(world: World) -> None:
     assert chosen.json
     assert (chosen.json["name"], chosen.json["in_use"]) == ("class", True)
     assert world.backend.rack.config.image.resolve() == (folder / "class.tgz").resolve()
+    assert world.backend.rack.store.latest_events()[-1].text.startswith("new installations get class, chosen by ")
     answer = world.call("PUT", "/images", {"name": "none"})
     assert (answer.status_code, "there is no image" in answer.text) == (409, True)
     (folder / "class.tgz").unlink()

@@ -16,6 +16,7 @@ import pytest
 from monitoring.operations import OperationError
 from monitoring.store import Store
 from tests.web_rack import mac_of, open_backend, write_files
+from tftp.files import problems_of
 from utility.config import Web
 from utility.service import Report, Stage
 from web import live as live_module
@@ -161,7 +162,7 @@ def test_where_there_is_tls(tmp_path: Path, addresses: tuple[str, ...], tls: str
 def test_alone_the_files_are_read_again_when_they_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path / "state" / "piman.db")
     path = tmp_path / "config.yaml"
-    alone = Alone(path, None, None, store)
+    alone = Alone(path, None, None, store, problems_of)
     assert alone.rack() is None
     write_files(tmp_path, 3)
     rack = alone.rack()

@@ -6,17 +6,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.web_rack import open_backend
+from tftp.files import problems_of
 from utility.config import load_config
 from web.access import make_token
 from web.app import create_app
 from web.backend import Backend
 from web.starting import (
     Starter,
-    checks_before,
     commands_to_start,
     may_serve,
     page_address,
@@ -62,13 +63,13 @@ def test_the_command_is_the_one_that_works_here(tmp_path: Path) -> None:
 
 def test_what_is_amiss_is_told_with_what_to_do(backend: Backend) -> None:
     config = backend.rack.config
-    checks = checks_before(config)
-    assert {each.area for each in checks if each.severity == "error"} >= {"boot files", "image"}
-    assert not any("web" in each.text for each in checks)
-    view = start_view(config, False, None, 15000)
+    view = start_view(config, False, None, 15000, problems_of)
+    checks = cast("list[dict[str, str]]", view["checks"])
+    assert {each["area"] for each in checks if each["severity"] == "error"} >= {"boot files", "image"}
+    assert not any("web" in each["text"] for each in checks)
     assert (view["runs"], view["can"], view["commands"]) == (False, False, [])
-    assert (view["here"], start_view(config, True, None, 5001)["here"]) == (True, False)
-    assert start_view(config, True, None, 15000)["checks"] == []  # then it is too late to ask
+    assert (view["here"], start_view(config, True, None, 5001, problems_of)["here"]) == (True, False)
+    assert start_view(config, True, None, 15000, problems_of)["checks"] == []  # then it is too late to ask
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pathlib import Path
 from monitoring.alerts import Alert
 from monitoring.fleet import Fleet
 from monitoring.store import Store
+from tftp.files import problems_of
 from utility.config import Web, load_config
 from utility.hosts import Hosts
 from utility.rules import AlertSeverity
@@ -83,14 +84,14 @@ def open_backend(folder: Path, pis: int = 30, clock: Callable[[], float] = time.
         fleet.report(Report(mac, heard="DHCPDISCOVER", facts=facts))
     fleet.tick(clock())
     place = Place(config.path, None, config.state_dir, store, config.web, title="Test rack")
-    rack = Rack(config, hosts, store, fleet.snapshot, store.latest_samples, lambda: True)
+    rack = Rack(config, hosts, store, fleet.snapshot, store.latest_samples, lambda: True, problems_of=problems_of)
     return Backend(place, lambda: rack), fleet
 
 
 def nothing_yet(folder: Path) -> Backend:
     """A manager before its first steps."""
     store = Store(folder / "state" / "piman.db")
-    alone = Alone(folder / "config.yaml", None, None, store)
+    alone = Alone(folder / "config.yaml", None, None, store, problems_of)
     place = Place(folder / "config.yaml", None, folder / "state", store, Web(), title="Test rack")
     starter = Starter(lambda: None, ["sudo /opt/piman/piman.pyz -c /opt/piman/config.yaml server"])
     return Backend(place, alone.rack, alone.reopen, starter)

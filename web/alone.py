@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from monitoring.inspection import ProblemsOf
 from monitoring.operations import OperationError
 from monitoring.store import PiRow, Store
 from utility.config import Config, ConfigError, load_config
@@ -23,8 +24,11 @@ class Alone:
     There may be no config.yaml yet, or a broken one: then there is no rack, and the page mends the file.
     """
 
-    def __init__(self, config_path: Path, env_path: Path | None, hosts_path: Path | None, store: Store) -> None:
+    def __init__(
+        self, config_path: Path, env_path: Path | None, hosts_path: Path | None, store: Store, problems_of: ProblemsOf
+    ) -> None:
         self._config_path, self._env_path, self._hosts_path, self._store = config_path, env_path, hosts_path, store
+        self._problems_of = problems_of
         self._lock = threading.Lock()
         self._stamp: object = None
         self._rack: Rack | None = None
@@ -67,7 +71,10 @@ class Alone:
                 log.warning("hosts.csv is not taken over: %s", problem)
             return self._store.pis()
 
-        return Rack(config, hosts, self._store, rows, self._store.latest_samples, lambda: runs(config))
+        return Rack(
+            config, hosts, self._store, rows, self._store.latest_samples, lambda: runs(config),
+            problems_of=self._problems_of,
+        )  # fmt: skip
 
 
 def runs(config: Config) -> bool:

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from monitoring.inspection import examine
 from monitoring.metrics import METRICS
-from monitoring.operations import OperationError, Target
+from monitoring.operations import OperationError, Target, choose_image
 from monitoring.store import StoreError
 from utility.hosts import parse_mac
 from web.access import ROLES, AccessError, make_token, set_password
 from web.api_files import FILE_ROUTES
 from web.auth import gate
 from web.jobs import TooManyError
-from web.looks import choose_image, examine, find, image_views
+from web.looks import find, image_view, image_views
 from web.routes import ApiError, Call, Handler, Route, describe
 from web.schemas import (
     AUDIT,
@@ -36,6 +37,7 @@ from web.schemas import (
     thing,
     whole,
 )
+from web.starting import PAGE, check_views
 from web.views import Json
 
 LIMIT = whole("at most so many", minimum=1, maximum=1000)
@@ -280,7 +282,7 @@ def switch_ports(call: Call) -> Json:
 
 def doctor(call: Call) -> list[Json]:
     rack = call.backend.rack
-    return examine(rack.config, rack.hosts)
+    return check_views(examine(rack.config, rack.hosts, rack.problems_of, PAGE))
 
 
 def findport(call: Call) -> Json:
@@ -297,9 +299,9 @@ def images(call: Call) -> list[Json]:
 
 
 def use_image(call: Call) -> Json:
-    chosen = choose_image(call.backend.rack.config, str(body_of(call)["name"]))
-    call.backend.audit(call.caller.who, "use image", str(chosen["name"]), "new installs get it")
-    return chosen
+    chosen = choose_image(call.backend.rack.config, str(body_of(call)["name"]), call.caller.who)
+    call.backend.audit(call.caller.who, "use image", chosen.name, "new installs get it")
+    return image_view(chosen)
 
 
 def alerts(call: Call) -> list[Json]:

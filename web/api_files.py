@@ -210,7 +210,7 @@ def first_apply(call: Call) -> Json:
 
 def before_start(call: Call) -> Json:
     rack = call.backend.rack
-    return start_view(rack.config, rack.server_runs(), call.backend.starter, gate().port)
+    return start_view(rack.config, rack.server_runs(), call.backend.starter, gate().port, rack.problems_of)
 
 
 def start(call: Call) -> Json:

@@ -56,6 +56,7 @@ class Rack:
     facts        as the rules of the alerts have them at a time; None where nobody watches in this process
     news         what each switch said last of itself
     counters     service -> what it counts -> how often
+    problems_of  what TFTP says of the files in a boot folder
     """
 
     config: Config
@@ -69,6 +70,7 @@ class Rack:
     faces: Callable[[], Mapping[str, Sequence[Port]]] = dict
     counters: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     version: str = ""
+    problems_of: Callable[[Path], Sequence[str]] = lambda _folder: ()
 
 
 class Backend:

@@ -1,25 +1,13 @@
-"""Questions that take a moment: what the doctor says, on which port a MAC is, which images there are. No Flask."""
+"""Questions that take a moment: on which port a MAC is, which images there are. No Flask."""
 
 from __future__ import annotations
 
-from monitoring import doctor as judge
-from monitoring.inspection import ask_switches
 from monitoring.operations import OperationError, look_for
 from utility.config import Config
 from utility.findport import Sighting
-from utility.hosts import Host, Hosts
-from utility.images import ImportFailedError, stored_images, use_image
-from web.starting import check_views, checks_before
+from utility.hosts import Host
+from utility.images import StoredImage, stored_images
 from web.views import Json
-
-
-def examine(config: Config, hosts: Hosts) -> list[Json]:
-    """As `piman doctor`: files, this machine, boot files, image, and each switch, all asked at once."""
-    checks = judge.check_files(config, {host.address: host.name for host in hosts.all()})
-    checks += checks_before(config)
-    for switch, facts in zip(config.switches, ask_switches(config.switches), strict=True):
-        checks += judge.check_switch(switch, facts)
-    return check_views(checks)
 
 
 def find(config: Config, mac: str, host: Host | None) -> Json:
@@ -42,18 +30,8 @@ def _sighting(seen: Sighting) -> Json:
 
 def image_views(config: Config) -> list[Json]:
     """The root file systems that new installs could get, by name."""
-    return [
-        {"name": each.name, "size": each.size, "when": each.when, "in_use": each.in_use}
-        for each in stored_images(config.image)
-    ]
+    return [image_view(each) for each in stored_images(config.image)]
 
 
-def choose_image(config: Config, name: str) -> Json:
-    """Let new installs get it; OperationError."""
-    try:
-        chosen = use_image(config.image, name)
-    except ImportFailedError as error:
-        raise OperationError(str(error)) from None
-    except OSError as error:
-        raise OperationError(f"{error.filename or config.image}: {error.strerror or error}") from None
-    return {"name": chosen.name, "size": chosen.size, "when": chosen.when, "in_use": chosen.in_use}
+def image_view(image: StoredImage) -> Json:
+    return {"name": image.name, "size": image.size, "when": image.when, "in_use": image.in_use}

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring import doctor as judge
-from monitoring import inspection as look
 from monitoring.doctor import Check
+from monitoring.inspection import ProblemsOf, look_here
 from utility.config import Config
 from web.views import Json
 
+PAGE = ("web",)  # its port is ours to give: it is not tried
 CAP_NET_BIND_SERVICE, CAP_NET_RAW = 10, 13  # linux/capability.h
 UNITS = (Path("/etc/systemd/system/piman.service"), Path("/lib/systemd/system/piman.service"))
 
@@ -56,19 +56,6 @@ def commands_to_start(config_path: Path, program: str, units: Sequence[Path] = U
     return [" ".join(["sudo", *words, "-c", str(config_path), "server"])]
 
 
-def checks_before(config: Config) -> list[Check]:
-    """What `piman doctor` would say of this machine, without the page's own port, which is ours to give."""
-    tries = [each for each in look.try_ports(config) if each.service != "web"]
-    folders = [look.look_at_folder(folder) for folder in (config.state_dir, config.log_dir)]
-    return [
-        *judge.check_network(config, look.look_at_links(), look.is_our_address(config.server_address)),
-        *judge.check_ports(tries, look.running_server(config.state_dir)),
-        *judge.check_boot(look.look_at_boot(config.boot_dir, lambda _folder: ()), (), config.dhcp_mode == "proxy"),
-        *judge.check_image(look.look_at_image(config.image)),
-        *judge.check_folders(folders),
-    ]
-
-
 def page_address(config: Config) -> str:
     """Where the manager's own page will be."""
     scheme = "https" if config.web.tls == "on" or (config.web.tls == "auto" and not config.web.is_local) else "http"
@@ -82,9 +69,9 @@ def check_views(checks: Iterable[Check]) -> list[Json]:
     ]
 
 
-def start_view(config: Config, runs: bool, starter: Starter | None, port: int) -> Json:
+def start_view(config: Config, runs: bool, starter: Starter | None, port: int, problems_of: ProblemsOf) -> Json:
     """The last of the first steps; `runs`: a manager does already; `port`: of the page that asks. Takes a moment."""
-    checks = [] if runs else checks_before(config)
+    checks = [] if runs else look_here(config, problems_of, PAGE)
     return {
         "runs": runs,
         "can": starter is not None and starter.start is not None,

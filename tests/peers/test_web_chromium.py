@@ -18,6 +18,7 @@ from monitoring.store import Place as SeenAt
 from monitoring.store import Store
 from tests.bench.pages import MADE_ANEW, WATCH_SQUARES
 from tests.web_rack import STRANGERS, mac_of, open_backend, raise_alerts
+from tftp.files import problems_of
 from utility.config import Web
 from utility.rules import AlertSeverity
 from utility.service import Report, Severity, Stage, only_server
@@ -187,7 +188,7 @@ def test_an_open_page_goes_on_when_the_manager_was_restarted(rack: tuple[Served,
 
 def test_the_first_steps_make_a_config(tmp_path: Path, browser: Browser) -> None:
     store = Store(tmp_path / "state" / "piman.db")
-    alone = Alone(tmp_path / "config.yaml", None, None, store)
+    alone = Alone(tmp_path / "config.yaml", None, None, store, problems_of)
     place = Place(tmp_path / "config.yaml", None, tmp_path / "state", store, Web(), title="Room 7")
     served = Served(Backend(place, alone.rack, alone.reopen, Starter(None, ["sudo piman server"])))
     try:
