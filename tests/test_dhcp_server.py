@@ -331,7 +331,7 @@ def rom(xid: int = 0x26F30339) -> Packet:
 
 
 def test_late_answers_wait_in_the_order_of_their_deadlines(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.policy, "settings", replace(SETTINGS, reply_delay=0.05))
+    monkeypatch.setattr(bench.policy, "settings", replace(SETTINGS, reply_delay=1.0))
     bench.put(rom())
     bench.put(replace(rom(), chaddr=bytes.fromhex("020000000003")))
     bench.put(replace(DISCOVER, xid=8, options={53: 1}))
