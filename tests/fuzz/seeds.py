@@ -150,6 +150,12 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
         *(join((0, message)) for message in _dhcp_messages()),
         join(*((100, message) for message in _dhcp_messages())),
     ],
+    "dhcp_prepared": lambda: [
+        *(join((0, message)) for message in _dhcp_messages()),
+        join(*((0, message) for message in _dhcp_messages()[1:3])),
+        join(*((number, message) for message in _dhcp_messages() for number in (0, 2))),
+        join(*((number, message) for message in _dhcp_messages() for number in (1, 101))),
+    ],
     "tftp_packet": lambda: [data for _packet, data in test_tftp_packet.GOLDEN],
     "tftp_transfer": _transfers,
     "tftp_files": lambda: [

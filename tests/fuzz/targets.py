@@ -27,7 +27,8 @@ import ntp.packet
 import tcp.packet
 import tftp.packet
 from dhcp.policy import DhcpPolicy
-from dhcp.replies import DhcpSettings
+from dhcp.prepared import Prepared
+from dhcp.replies import BROADCAST, DhcpSettings
 from dhcp.replies import Reply as DhcpReply
 from monitoring.health import Health
 from monitoring.metrics import METRICS, Reading
@@ -67,9 +68,11 @@ Run = Callable[[bytes], None]
 
 MAC = "b8:27:eb:01:02:03"
 SERVER = IPv4Address("172.30.4.1")
+SERVER_MAC = "02:00:00:00:00:01"
 ADDRESS = IPv4Address("172.30.4.13")
 NETWORK = IPv4Network("172.30.4.0/24")
 HOST = Host(MAC, ADDRESS, "pi3")
+LIKE_IT = Host("b8:27:eb:01:02:04", IPv4Address("172.30.4.14"), "pi4")  # another board, with a name of that length
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,10 @@ def split(data: bytes) -> Iterator[tuple[int, bytes]]:
 def seconds(number: int) -> float:
     """A byte as a step of the clock: 0, then 0.01 s to 10 minutes."""
     return 0.0 if number == 0 else 0.01 * math.exp(number / 255 * math.log(60_000))
+
+
+def raw_mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
 
 
 def is_plain(text: str, longest: int) -> bool:
@@ -176,6 +183,48 @@ def dhcp_policy() -> Run:
                 assert dhcp.packet.parse(encoded) == reply.packet
                 assert (reply.packet.xid, reply.packet.chaddr) == (request.xid, request.chaddr)
                 assert reply.packet.yiaddr == dhcp.packet.NO_ADDRESS or reply.packet.yiaddr in NETWORK
+
+    return run
+
+
+def dhcp_prepared() -> Run:
+    """Whatever is recognised is answered as the rules answer it. Each message is said by two boards in turn, each in
+    its own name, so that what was learnt from one is used for the other; odd numbers damage the frame instead."""
+    hosts = {MAC: HOST, LIKE_IT.mac: LIKE_IT}
+    settings = DhcpSettings(SERVER, NETWORK, router=IPv4Address("172.30.4.254"), domain="rack.example")
+
+    def encode(reply: DhcpReply) -> bytes:
+        payload = reply.packet.encode()
+        return dhcp.frames.Frame(SERVER_MAC, reply.mac, SERVER, reply.address, 67, reply.port, payload).encode()
+
+    def by_rules(policy: DhcpPolicy, prepared: Prepared, data: bytes) -> list[bytes]:
+        try:
+            frame = dhcp.frames.parse_frame(data)
+            message = dhcp.packet.parse(frame.payload)
+        except dhcp.packet.PacketError:
+            return []
+        if frame.destination_port != 67 or frame.destination not in (SERVER, BROADCAST):
+            return []
+        actions = policy.receive(message, 0.0)
+        prepared.observe(data, message, actions, encode)
+        return [encode(action) for action in actions if isinstance(action, DhcpReply) and action.mac]
+
+    def run(data: bytes) -> None:
+        policy = DhcpPolicy(settings, hosts.get)
+        prepared = Prepared(settings, policy.plain_host)
+        for number, payload in split(data):
+            for host in hosts.values():
+                mine = payload.replace(raw_mac(MAC), raw_mac(host.mac)).replace(ADDRESS.packed, host.address.packed)
+                target = SERVER if number & 2 else BROADCAST
+                sent = dhcp.frames.Frame(
+                    host.mac, dhcp.frames.BROADCAST_MAC, dhcp.packet.NO_ADDRESS, target, 68, 67, mine
+                ).encode()
+                if number & 1 and mine:
+                    at = (number >> 2) * 7 % len(sent)
+                    sent = sent[:at] + bytes([sent[at] ^ mine[-1]]) + sent[at + 1 :]
+                found = prepared.answer(sent, 0.0)
+                said = by_rules(policy, prepared, sent)
+                assert found is None or [found.reply] == said
 
     return run
 
@@ -753,6 +802,7 @@ TARGETS: Mapping[str, Target] = {
     "dhcp_frame": Target(dhcp_frame, 2000),
     "dhcp_guid": Target(dhcp_guid, 64),
     "dhcp_policy": Target(dhcp_policy),
+    "dhcp_prepared": Target(dhcp_prepared, 8192),
     "tftp_packet": Target(tftp_packet, 2000),
     "tftp_transfer": Target(tftp_transfer),
     "tftp_files": Target(tftp_files, 600),
