@@ -106,16 +106,9 @@ class HelloServer:
         except OSError:
             self._hello.close()
             raise
+        # For who asked for port 0; asked for here, as a session may begin while the listeners are closed.
+        self.port, self.image_port = (int(source.getsockname()[1]) for source in (self._hello, self._image))
         self._waker = Waker()
-
-    @property
-    def port(self) -> int:
-        """The control port, for who asked for port 0."""
-        return int(self._hello.getsockname()[1])
-
-    @property
-    def image_port(self) -> int:
-        return int(self._image.getsockname()[1])
 
     def stop(self) -> None:
         self._stopping.set()
@@ -240,14 +233,14 @@ class HelloServer:
         connection.control.close()
 
     def _converse(self, connection: _Connection) -> None:
-        questions = Questions(
-            order=lambda: self._install.pending(connection.host.mac),
-            image=lambda: self._open_image(connection),
-            date=self._install.now,
-        )
-        session = Session(connection.host.mac, questions, self.image_port, time.monotonic())
-        connection.session = session
         try:
+            questions = Questions(
+                order=lambda: self._install.pending(connection.host.mac),
+                image=lambda: self._open_image(connection),
+                date=self._install.now,
+            )
+            session = Session(connection.host.mac, questions, self.image_port, time.monotonic())
+            connection.session = session
             if self._talk(connection, session) and not connection.ending and not self._stopping.is_set():
                 _drain(connection.control)
         finally:

@@ -367,6 +367,18 @@ def test_it_stops_within_a_second(rig: Rig) -> None:
             assert pi.hear() is None
 
 
+def test_a_session_that_begins_while_the_service_ends_is_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Callable[[], None]] = []
+    monkeypatch.setattr(rig.server, "_start", lambda _name, work: begun.append(work))
+    peer = rig.connect()
+    eventually(lambda: bool(begun))
+    (connection,) = rig.server._connections
+    rig.stop()
+    begun[0]()  # its thread gets to run only now
+    assert (connection.control.fileno(), connection.waker.fileno()) == (-1, -1)
+    assert peer.recv(1) == b""
+
+
 def test_the_ports_are_taken_in_the_constructor(rig: Rig) -> None:
     installs = rig.server._install
     for ports in ((rig.server.port, 0), (0, rig.server.image_port)):
@@ -391,7 +403,7 @@ def test_no_thread_to_be_had(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     with rig.connect() as control:
         assert control.recv(1) == b""
     monkeypatch.undo()
-    assert rig.server.counters["not served"] == 1
+    eventually(lambda: rig.server.counters["not served"] == 1)
     assert rig.server._connections == []
     pi = Pi(rig)
     assert isinstance(pi.hear(), SetDate)
