@@ -47,6 +47,7 @@ MAX_PER_ADDRESS = 4
 # Of one sendfile: at first small enough that progress is seen at 230 KB/s, then as much as goes in a tenth of a second.
 _CHUNK, _LARGEST_CHUNK, _CHUNK_TIME = 256 * 1024, 4 * 1024 * 1024, 0.1
 _NOTE_INTERVAL = 0.25  # between two words of progress
+_NOTES_A_SECOND = 100  # of all installs together, each of which has two threads
 _SEND_TIMEOUT = 5.0
 _DRAIN_TIME = 2.0
 _BACKLOG = 1024
@@ -356,6 +357,8 @@ class HelloServer:
     def _send_image(self, connection: _Connection, peer: socket.socket, descriptor: int) -> None:
         try:
             _watch_peer(peer)
+            # Full segments only, as sendfile gives the kernel a page at a time; the end of the stream lets the rest go.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
             size, sent, chunk = os.fstat(descriptor).st_size, 0, _CHUNK
             began = note_at = time.monotonic()
             while sent < size:
@@ -367,7 +370,7 @@ class HelloServer:
                 chunk = min(2 * chunk, _LARGEST_CHUNK) if now - began < _CHUNK_TIME else _CHUNK
                 began = now
                 if now >= note_at or sent == size:  # each note wakes a thread: not for every chunk
-                    note_at = now + _NOTE_INTERVAL
+                    note_at = now + max(_NOTE_INTERVAL, len(self._threads) / 2 / _NOTES_A_SECOND)
                     self._note_sent(connection, peer, sent)
             peer.shutdown(socket.SHUT_WR)
             peer.settimeout(_DRAIN_TIME)
