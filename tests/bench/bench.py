@@ -302,7 +302,7 @@ def bench_image(plan: Plan) -> tuple[Measured, list[Row]]:
         # Ours computes the image's hash before the first install, once for a file.
         return [load(1, 1, http, counted=False), *(load(*amount, http) for amount in amounts)]
 
-    amounts = [(1, 10), (20, 1), (100, 1)] if plan.quick else [(1, 20), (20, 2), (100, 1)]
+    amounts = [(1, 5), (20, 1), (100, 1)]
     ours = servers.piman("hello", servers.IMAGE_PORT, 200)
     measured = Measured()
     for _ in plan.rounds(5, 90):
@@ -499,7 +499,7 @@ def files() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="piman-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # servers that give up root must read it
-        for where, size in (("boot/" + servers.BOOT_FILE, 8_000_000), ("www/image", 64_000_000)):
+        for where, size in (("boot/" + servers.BOOT_FILE, 8_000_000), ("www/image", 256_000_000)):
             (folder / where).parent.mkdir()
             (folder / where).write_bytes(os.urandom(size))
         yield folder
