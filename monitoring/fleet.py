@@ -294,6 +294,8 @@ class Fleet:
         elif is_late and now < pi.updated:
             self._take_late(pi, report, now)
             now = pi.updated
+        elif pi.boot is not None and report.began < pi.boot.began_at:  # the Pi lost power meanwhile
+            self._take_late(pi, report, now)
         else:
             self._take_news(pi, report, now)
         pi.updated = now

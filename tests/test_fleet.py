@@ -221,6 +221,20 @@ class TestReports:
         world.tick()
         assert world.told() == ["firmware", "has an address", "kernel after 1.0 s"]
 
+    def test_the_transfer_of_a_boot_that_lost_power_is_no_news(self, world: World) -> None:
+        world.report(Stage.KERNEL, done=0, total=9)
+        began = world.now
+        world.tick(3)
+        for stage in (Stage.DISCOVER, *BOOT, Stage.BOOT):
+            world.report(stage)
+        world.tick(3)
+        world.report(Stage.KERNEL, heard="ACK 4", done=4, total=9, began=began)
+        assert (world.pi().stage, world.pi().done) == (Stage.BOOT, 0)
+        world.report(Stage.UP)
+        assert world.pi().stage is Stage.UP
+        world.report(Stage.KERNEL, done=4, total=9, began=world.now)
+        assert world.pi().stage is Stage.KERNEL
+
     def test_a_discover_of_the_boot_rom_begins_a_new_boot(self, world: World) -> None:
         for stage in Stage:
             world.report(stage)

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import itertools
 import logging
+import math
 import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -364,7 +366,8 @@ def test_the_kernels_progress_is_reported_now_and_then(
         client.fetch("kernel8.img")
         until(lambda: server.counters["completed"] == 1)
     middle = [report for report in reports if report.sent == "block 11 of kernel8.img"]
-    assert middle[0] == Report(
+    assert middle[0].began == pytest.approx(time.time(), abs=60)
+    assert replace(middle[0], began=math.inf) == Report(
         PI.mac,
         Stage.KERNEL,
         "ACK 10 of kernel8.img",
@@ -372,6 +375,23 @@ def test_the_kernels_progress_is_reported_now_and_then(
         done=10 * 512,
         total=2_048_000,
     )
+
+
+def test_what_is_sent_again_to_a_pi_without_power_is_no_progress(
+    boot: Path, reports: list[Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tftp.server._REPORT_INTERVAL", 0.0)
+    monkeypatch.setattr("tftp.transfer.PATIENCE", 0.3)
+    monkeypatch.setattr("tftp.transfer.FIRST_TIMEOUT", 0.02)
+    with running(TftpServer(HOME, 0, BootFiles(boot, no_text), pi, reports.append)) as server, Client(server) as client:
+        client.ask("kernel8.img")
+        for _ in range(3):
+            packet = client.hear()
+            assert isinstance(packet, Data)
+            client.say(Ack(packet.block))
+        until(lambda: server.counters["timed out"] == 1)
+    assert server.counters["resent"] > 1
+    assert len([report for report in reports if report.done]) <= 3
 
 
 def test_a_client_that_falls_silent_is_an_event(

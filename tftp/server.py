@@ -100,6 +100,7 @@ class _Session:
         "quick",
         "recv",
         "report_at",
+        "reported",
         "request",
         "send",
         "stage",
@@ -126,6 +127,7 @@ class _Session:
         self.stage: Stage | None = None
         self.is_shown = False  # its bytes are on the board
         self.report_at = math.inf
+        self.reported = 0  # bytes that the board shows
 
     @property
     def done(self) -> int:
@@ -543,14 +545,16 @@ class TftpServer:
             self._report(Report(host.mac, stage, f"RRQ {name}", f"block 1 of {name}"))
 
     def _report_progress(self, session: _Session, now: float) -> None:
+        """Tell how far it is, if it went on: what a Pi that lost power left behind is sent to for some seconds more."""
         session.report_at = now + _REPORT_INTERVAL
+        name, transfer, done = session.content.name, session.transfer, session.done
+        if session.host is None or done == session.reported:
+            return
+        session.reported = done
         session.boot.last = now
-        if session.host:
-            name, transfer = session.content.name, session.transfer
-            heard, sent = f"ACK {transfer.acknowledged} of {name}", f"block {transfer.sent} of {name}"
-            self._report(
-                Report(session.host.mac, session.stage, heard, sent, done=session.done, total=session.content.size)
-            )
+        heard, sent = f"ACK {transfer.acknowledged} of {name}", f"block {transfer.sent} of {name}"
+        mac, size = session.host.mac, session.content.size
+        self._report(Report(mac, session.stage, heard, sent, done=done, total=size, began=session.began))
 
     def _finish(self, session: _Session, now: float) -> None:
         result = session.transfer.result
@@ -605,7 +609,8 @@ class TftpServer:
             log.log(logging.INFO if size > _LARGE_FILE else logging.DEBUG, "%s: %s", host.name, text)
         if session.is_shown:
             everything = f"all of {name}"
-            self._report(Report(host.mac, session.stage, everything, everything, done=size, total=size))
+            told = Report(host.mac, session.stage, everything, everything, done=size, total=size, began=session.began)
+            self._report(told)
 
 
 def _return_memory() -> None:

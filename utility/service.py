@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import select
 import signal
@@ -59,6 +60,7 @@ class Report:
     event     a line for the Pi's timeline; empty: the board alone
     done      bytes of the step's transfer so far; total is 0 when not known
     facts     what was learnt: model, revision, serial, sd_bytes, image, address ...
+    began     Unix time at which this began, where it may outlive the boot that it is of: a file's transfer
     """
 
     mac: str
@@ -70,6 +72,7 @@ class Report:
     done: int | None = None
     total: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    began: float = math.inf
 
 
 Reporter = Callable[[Report], None]
