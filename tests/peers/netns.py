@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 CLONE_NEWNET = 0x40000000
+LINK_TIME = 10.0  # seconds in which a link must be up; it takes a millisecond, more on a busy machine
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _ip(*words: str) -> None:
+def _ip(*words: str) -> str:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()} (run the tests through tests/run.sh)")
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -93,6 +97,19 @@ class Network:
             _ip("-n", space, "addr", "add", address, "dev", "eth0")
         _ip("-n", space, "link", "set", "lo", "up")
         _ip("-n", space, "link", "set", "eth0", "up")
+        self._wait_for_link(space, "eth0")
+        self._wait_for_link(self._name("wire"), port)
+
+    def _wait_for_link(self, space: str, interface: str) -> None:
+        """The kernel works on a new carrier later; until then, what is sent is lost without an error."""
+        end = time.monotonic() + LINK_TIME
+        while time.monotonic() < end:
+            (link,) = json.loads(_ip("-n", space, "-d", "-j", "link", "show", "dev", interface))
+            port = link.get("linkinfo", {}).get("info_slave_data", {"state": "forwarding"})
+            if link["operstate"] == "UP" and port["state"] == "forwarding":
+                return
+            time.sleep(0.001)
+        raise RuntimeError(f"{interface} in {space} is not up after {LINK_TIME:g} s: {link}")
 
     def namespace(self, name: str) -> Path:
         return Path("/run/netns") / self._name(name)
