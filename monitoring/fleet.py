@@ -47,7 +47,7 @@ PROGRESS_INTERVAL = 0.25  # between two writes of a row where only a transfer we
 REFRESH_INTERVAL = 2.0  # between two looks at hosts.csv for names and addresses
 PRUNE_INTERVAL = 60.0
 POWER_INTERVAL = 0.5  # between two looks for power-ons that a command has noted
-DIAGNOSE_INTERVAL = 1.0
+JUDGE_INTERVAL = DIAGNOSE_INTERVAL = 1.0
 MAX_DIAGNOSED = 1_000  # boots at a time: looking at ten thousand would hold up all other threads
 DIAGNOSE_FOR = 120.0  # after its last word nothing more is to be found out: every rule has fired by then
 STILL_WRONG = 60.0  # what was wrong with one try is shown in the next, until it goes further or for so long
@@ -159,8 +159,16 @@ class _Pi:
     urgent: bool = False  # more changed than the progress of a transfer
     hint: str = ""
     boot: _Boot | None = None
+    kept: PiRow | None = None  # the row; None: something changed
+    host: Host | None = None  # by which it was named
 
     def row(self) -> PiRow:
+        """As it is now. Most rows are asked for many times before they change."""
+        if self.kept is None:
+            self.kept = self._made()
+        return self.kept
+
+    def _made(self) -> PiRow:
         return PiRow(
             mac=self.mac,
             name=self.name,
@@ -207,7 +215,7 @@ class Fleet:
         self._outage = ""  # why the store does not take our rows; told once
         self._began_at = now = clock()
         self._ticked_at = self._refreshed_at = now
-        self._pruned_at = self._looked_at = self._diagnosed_at = -math.inf
+        self._pruned_at = self._looked_at = self._judged_at = self._diagnosed_at = -math.inf
         for row in store.pis():
             self._load(row, now)
 
@@ -246,8 +254,10 @@ class Fleet:
             self._refresh(now)
         with self._lock:
             self._allow_for_clock(now)
-            for pi in self._pis.values():
-                self._judge(pi, now)
+            if not 0 <= now - self._judged_at < JUDGE_INTERVAL:
+                self._judged_at = now
+                for pi in self._pis.values():
+                    self._judge(pi, now)
         if not 0 <= now - self._looked_at < POWER_INTERVAL:
             self._looked_at = now
             self._look_for_power()
@@ -299,7 +309,7 @@ class Fleet:
         else:
             self._take_news(pi, report, now)
         pi.updated = now
-        self._changed[pi.mac] = None
+        self._touch(pi)
 
     def _take_news(self, pi: _Pi, report: Report, now: float) -> None:
         stage = report.stage
@@ -358,6 +368,9 @@ class Fleet:
 
     def _name(self, pi: _Pi, host: Host | None, now: float) -> None:
         """Make the row say what hosts.csv says of the Pi."""
+        if host is pi.host and pi.known == (host is not None):  # nearly always
+            return
+        pi.host = host
         name, address = (host.name, host.address) if host else ("", None)
         if pi.known == (host is not None) and (pi.name, pi.address) == (name, address):
             return
@@ -370,7 +383,7 @@ class Fleet:
             self._unknown.pop(pi.mac, None)
         pi.name, pi.address, pi.known, pi.urgent = _clean(name), address, host is not None, True
         pi.progress_at = now
-        self._changed[pi.mac] = None
+        self._touch(pi)
 
     def _note(self, pi: _Pi, report: Report, now: float) -> bool:
         """Take over the words; return whether they show that the stage goes on."""
@@ -465,7 +478,7 @@ class Fleet:
             boot.discovers, boot.first_discover, boot.last_discover = 1, before.last_discover, before.last_discover
         if pi.hint:
             pi.hint, pi.urgent = "", True
-        self._changed[pi.mac] = None
+        self._touch(pi)
 
     def _witness(self, pi: _Pi, report: Report, now: float) -> None:
         """Count what is said by DHCP, before the report changes the stage."""
@@ -617,7 +630,11 @@ class Fleet:
         text = _clean(str(finding or ""))
         if text != pi.hint:
             pi.hint, pi.urgent = text, True
-            self._changed[pi.mac] = None
+            self._touch(pi)
+
+    def _touch(self, pi: _Pi) -> None:
+        """Its row is another one now, and has to be written."""
+        self._changed[pi.mac], pi.kept = None, None
 
     # What time does to a stage (with the lock held)
 
@@ -628,7 +645,7 @@ class Fleet:
         expected = STAGES[pi.stage].expected
         last = f"heard '{pi.heard}' {duration(now - pi.heard_at)} ago" if pi.heard_at else "nothing heard"
         pi.stuck, pi.stuck_at, pi.urgent = f"{last}; expected {expected}", now, True
-        self._changed[pi.mac] = None
+        self._touch(pi)
         self._tell(now, pi.mac, Severity.WARNING, f"stuck in {pi.stage}: {pi.stuck}")
 
     def _allow_for_clock(self, now: float) -> None:
@@ -642,7 +659,7 @@ class Fleet:
             pi.saved_at = -math.inf
             if pi.boot is not None:  # what was measured by the old clock cannot be held against the new one
                 pi.boot, pi.hint, pi.urgent = None, "", True
-                self._changed[pi.mac] = None
+                self._touch(pi)
         self._booting.clear()
         self._began_at = now
 

@@ -265,9 +265,9 @@ class TestStuck:
             world.tick(3599)
             assert not world.pi().stuck
             return
-        world.tick(seconds - 0.5)
+        world.tick(seconds - 1)
         assert not world.pi().stuck
-        world.tick(0.5)
+        world.tick(1)
         assert world.pi().stuck.startswith("heard 'RRQ kernel8.img' ")
         assert world.pi().stuck.endswith(f" ago; expected {STAGES[stage].expected}")
         assert world.kept().stuck == world.pi().stuck
