@@ -16,9 +16,12 @@ from monitoring.metrics import AGENT_METRICS, METRICS, Kind
 MAX_ANSWER = 16_384  # bytes, head and all; ours has 900
 MAX_WORD = 64
 WORDS = ("image", "kernel", "agent")
+# Each answer has a dozen of them: what is needed of a metric, at hand.
+_TABLE = tuple((each.name, each.kind is Kind.FLAG, each.low, each.high, each.decimals) for each in AGENT_METRICS)
 CLOCK_DUST = 0.005  # seconds between the answer's time and its being sent, on a loaded Pi
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?$")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?:\r\n|$)", re.IGNORECASE)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -30,7 +33,7 @@ class AnswerError(ValueError):
 class Answer:
     """What the agent says. `time`: its Unix time, None: not told. `refused`: values that were no measurement."""
 
-    values: Mapping[str, float]
+    values: dict[str, float]
     words: Mapping[str, str]
     time: float | None
     refused: tuple[str, ...]
@@ -78,7 +81,7 @@ def clock_offset(told: float | None, time: float | None, sent: float, received: 
 
 
 def _length(head: bytes) -> int | None:
-    found = re.search(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?:\r\n|$)", head, re.IGNORECASE)
+    found = _LENGTH.search(head)
     return int(found[1]) if found else None
 
 
@@ -91,7 +94,7 @@ def _check_status(status: int) -> None:
 
 def _object(body: bytes) -> Mapping[str, object]:
     try:
-        found = json.loads(body)
+        found = json.loads(body.decode())
     except (ValueError, RecursionError):
         what = "HTML" if body.lstrip()[:1] == b"<" else "what is no JSON"
         raise AnswerError(f"answers {what}: another program listens on its port") from None
@@ -106,15 +109,15 @@ def _read(found: Mapping[str, object], mac: str) -> Answer:
         other = next((each for each in macs if _MAC.fullmatch(each)), "another Pi")
         raise AnswerError(f"answers for {other}: two Pis have this address, or its network card was changed")
     values, refused = {}, []
-    for metric in AGENT_METRICS:
-        if found.get(metric.name) is None:  # the agent could not find it out
+    for name, is_flag, low, high, decimals in _TABLE:
+        told = found.get(name)
+        if told is None:  # the agent could not find it out
             continue
-        is_flag = metric.kind is Kind.FLAG
-        value = _number(found[metric.name], is_flag)
-        if value is None or not metric.accepts(value) or (is_flag and value not in (0.0, 1.0)):
-            refused.append(metric.name)
+        value = _number(told, is_flag)
+        if value is None or not low <= value <= high or (is_flag and value not in (0.0, 1.0)):
+            refused.append(name)
         else:
-            values[metric.name] = metric.rounded(value)
+            values[name] = round(value, decimals)
     if not values:
         raise AnswerError("answers JSON without any measurement: another program listens on its port")
     words = {name: _clean(word) for name in WORDS if isinstance(word := found.get(name), str)}
@@ -129,6 +132,8 @@ def _list(value: object) -> list[object]:
 
 
 def _number(value: object, is_flag: bool) -> float | None:
+    if type(value) is float:
+        return value
     if isinstance(value, bool):
         return float(value) if is_flag else None
     try:
@@ -139,4 +144,6 @@ def _number(value: object, is_flag: bool) -> float | None:
 
 def _clean(text: str) -> str:
     """Fit for a table and a label: printable, and not too long."""
+    if len(text) <= MAX_WORD and text.isprintable():
+        return text
     return "".join(each if each.isprintable() else "?" for each in text[:MAX_WORD])

@@ -17,7 +17,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from monitoring.answers import MAX_ANSWER, AnswerError, clock_offset, is_complete, parse, request
@@ -30,7 +30,8 @@ from utility.service import Report, Reporter, Severity, Stage, Waker
 
 log = logging.getLogger("piman.monitoring")
 
-TICK = 0.2  # seconds: polls begin, and end for want of an answer, together; a wake-up costs as much as a poll
+TICK = 1.0  # seconds: polls begin, and end for want of an answer, together; a wake-up costs as much as a poll
+AT_ONCE = 10  # begun between two looks at who has answered: a ping's time is that of one such look
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 BOARD_INTERVAL = 60.0  # between two times that the board is told of an agent that answers
 # One that has been silent for so many polls is polled at each REST-th turn only, until something else is heard of it:
@@ -44,12 +45,13 @@ class _Poll:
     """One question to one Pi. `began`, `connected` and `deadline` by the monotonic clock; connected 0: not yet."""
 
     host: Host
+    question: bytes
     socket: socket.socket
     began: float
     deadline: float
     connected: float = 0.0
     sent_at: float = 0.0  # by the clock
-    data: bytearray = field(default_factory=bytearray)
+    data: bytes = b""
 
 
 @dataclass(slots=True)
@@ -64,6 +66,10 @@ class _Told:
     board_at: float = -BOARD_INTERVAL  # monotonic
     silent: int = 0  # turns in a row without an answer, polled or not
     heard_at: float = 0.0  # by the board
+    host: Host | None = None
+    address: str = ""  # of the host
+    question: bytes = b""  # to its agent
+    board: tuple[float, Stage | None, float] | None = None  # what the board said last
 
 
 class Poller:
@@ -104,7 +110,7 @@ class Poller:
         self._due: list[tuple[float, str]] = []  # a heap; a MAC that has left is dropped when its turn comes
         self._polls: dict[str, _Poll] = {}  # under way, the oldest first
         self._look_at = self._woken = 0.0
-        self._tick = min(TICK, settings.interval / 20)
+        self._tick = min(TICK, settings.interval / 10)
         self.polls = self.late = 0  # begun; of them half an interval or more after their time
 
     def run(self) -> None:
@@ -157,13 +163,19 @@ class Poller:
         self._hosts = hosts
         for row in self._board_of():
             if row.mac in hosts:
-                told, self._stages[row.mac] = self._told[row.mac], row.stage
+                told, board = self._told[row.mac], (row.heard_at, row.stage, row.since)
+                self._stages[row.mac] = row.stage
+                if board == told.board:
+                    continue
+                told.board = board
                 if row.heard_at > told.heard_at:
                     told.heard_at, told.silent = row.heard_at, told.silent if row.mac in fresh else 0
                 self._health.heard(row.mac, row.heard, row.heard_at, row.stage, row.since)
 
     def _begin_due(self, now: float) -> None:
-        while self._due and self._due[0][0] <= now:
+        for _ in range(AT_ONCE):
+            if not self._due or self._due[0][0] > now:
+                return
             due, mac = heapq.heappop(self._due)
             host = self._hosts.get(mac)
             if host is None:
@@ -191,9 +203,13 @@ class Poller:
         except OSError as error:  # no descriptor is left: a word about ourselves, not about the Pi
             log.warning("%s: not polled: %s", host.name, error.strerror)
             return
+        told = self._told[host.mac]
+        if told.host is not host:
+            told.host, told.address = host, str(host.address)
+            told.question = request(told.address)
         now = time.monotonic()
-        poll = self._polls[host.mac] = _Poll(host, asked, now, now + self._settings.timeout)
-        code = asked.connect_ex((str(host.address), self._settings.port))
+        poll = self._polls[host.mac] = _Poll(host, told.question, asked, now, now + self._settings.timeout)
+        code = asked.connect_ex((told.address, self._settings.port))
         if code in (0, errno.EINPROGRESS):
             self._asked[asked.fileno()] = poll
             self._epoll.register(asked.fileno(), _EVENTS)
@@ -205,7 +221,7 @@ class Poller:
             if not poll.connected:
                 # A connection that failed says so here. A new one has room for these hundred bytes.
                 sent_at = self._clock()
-                poll.socket.send(request(str(poll.host.address)))
+                poll.socket.send(poll.question)
                 poll.connected, poll.sent_at = self._woken, sent_at
             if events & ~select.EPOLLOUT:
                 self._receive(poll)
@@ -213,16 +229,18 @@ class Poller:
             self._end_unheard(poll, error.errno or errno.EIO)
 
     def _receive(self, poll: _Poll) -> None:
-        """Take all that is there: its end may have come with it, of which there is no second word."""
-        while True:
+        """Take all that is there: its end has nearly always come with it, of which there is no second word."""
+        while len(poll.data) <= MAX_ANSWER:
             try:
                 data = poll.socket.recv(MAX_ANSWER)
             except BlockingIOError:
-                return
+                if not is_complete(poll.data):
+                    return
+                break
+            if not data:
+                break
             poll.data += data
-            if not data or len(poll.data) > MAX_ANSWER or is_complete(bytes(poll.data)):
-                self._end_heard(poll)
-                return
+        self._end_heard(poll)
 
     def _expire(self, now: float) -> None:
         while self._polls:
@@ -246,21 +264,20 @@ class Poller:
 
     def _end_heard(self, poll: _Poll) -> None:
         try:
-            answer = parse(bytes(poll.data), poll.host.mac)
+            answer = parse(poll.data, poll.host.mac)
         except AnswerError as error:
             self._end(poll, {}, {}, str(error))
             return
-        values = dict(answer.values)
+        values = answer.values
         offset = clock_offset(values.get("clock_offset"), answer.time, poll.sent_at, self._clock())
         if offset is not None:
             values["clock_offset"] = METRICS["clock_offset"].rounded(offset)
         self._end(poll, values, answer.words, "")
 
-    def _end(self, poll: _Poll, values: Mapping[str, float], words: Mapping[str, str], error: str) -> None:
+    def _end(self, poll: _Poll, values: dict[str, float], words: Mapping[str, str], error: str) -> None:
         del self._polls[poll.host.mac]
         self._asked.pop(poll.socket.fileno(), None)
         poll.socket.close()
-        values = dict(values)
         if poll.connected:
             ping = METRICS["ping_ms"].rounded(1000 * (poll.connected - poll.began))
             values["ping_ms"] = max(0.0, ping)

@@ -30,7 +30,7 @@ class Source(StrEnum):
 class Metric:
     """One thing that is measured. `unit`: percent, celsius, seconds, milliseconds, watts, count or bool.
 
-    resolution    what is kept of a value: a multiple of this
+    decimals      of a value that are kept
     low, high     a value outside is no measurement, and refused
     """
 
@@ -39,7 +39,7 @@ class Metric:
     help: str
     kind: Kind = Kind.GAUGE
     source: Source = Source.AGENT
-    resolution: float = 0.1
+    decimals: int = 1
     low: float = 0.0
     high: float = 1e9
 
@@ -47,15 +47,19 @@ class Metric:
         return math.isfinite(value) and self.low <= value <= self.high
 
     def rounded(self, value: float) -> float:
-        """The value to its resolution, without the dust of binary fractions."""
-        return round(round(value / self.resolution) * self.resolution, 6)
+        """The value as it is kept."""
+        return round(value, self.decimals)
+
+    @property
+    def resolution(self) -> float:
+        """What every value that is kept is a multiple of."""
+        return 10.0**-self.decimals
 
     def shown(self, value: float) -> str:
         """The value with its unit, for a person: `45.3 °C`, `12.0 %`, `yes`."""
         if self.kind is Kind.FLAG:
             return "yes" if value else "no"
-        digits = max(0, -math.floor(math.log10(self.resolution)))
-        return f"{value:.{digits}f}{_SUFFIXES[self.unit]}"
+        return f"{value:.{self.decimals}f}{_SUFFIXES[self.unit]}"
 
 
 _SUFFIXES = {"percent": " %", "celsius": " °C", "seconds": " s", "milliseconds": " ms", "watts": " W", "count": ""}
@@ -64,7 +68,7 @@ _YEAR = 31_557_600.0
 
 
 def _flag(name: str, text: str, source: Source = Source.AGENT) -> Metric:
-    return Metric(name, "bool", text, Kind.FLAG, source, 0.01, 0.0, 1.0)
+    return Metric(name, "bool", text, Kind.FLAG, source, 2, 0.0, 1.0)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -75,8 +79,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("disk_percent", "percent", "Space in use on the root file system.", high=100.0),
         Metric("num_pids", "count", "Processes.", high=4_194_304.0),
         Metric("temperature", "celsius", "Temperature of the processor.", low=-60.0, high=200.0),
-        Metric("load1", "count", "Load average of one minute: tasks that run or wait.", resolution=0.01, high=1e6),
-        Metric("uptime", "seconds", "Since the kernel started.", resolution=1.0, high=100 * _YEAR),
+        Metric("load1", "count", "Load average of one minute: tasks that run or wait.", decimals=2, high=1e6),
+        Metric("uptime", "seconds", "Since the kernel started.", decimals=0, high=100 * _YEAR),
         _flag("under_voltage", "The supply voltage is too low now."),
         _flag("under_voltage_seen", "The supply voltage was too low at some time since the boot."),
         _flag("throttled", "The processor is slowed down now, by heat or by low voltage."),
@@ -85,7 +89,7 @@ METRICS: Mapping[str, Metric] = {
             "clock_offset",
             "seconds",
             "The Pi's clock minus the manager's.",
-            resolution=1e-6,
+            decimals=6,
             low=-200 * _YEAR,
             high=200 * _YEAR,
         ),
@@ -96,7 +100,7 @@ METRICS: Mapping[str, Metric] = {
             "milliseconds",
             "Until the Pi's kernel answered a TCP connection.",
             source=Source.MANAGER,
-            resolution=0.01,
+            decimals=2,
             high=60_000.0,
         ),
         Metric("watts", "watts", "Power drawn from the switch's port.", source=Source.MANAGER, high=1000.0),
