@@ -155,10 +155,12 @@ class Engine:
         self._by_kind = {
             kind: tuple(rule for rule in enabled if rule.about.subject == kind) for kind in ("pi", "switch", "manager")
         }
+        self._tests = {kind: [(rule, rule.test) for rule in rules] for kind, rules in self._by_kind.items()}
         self._open: dict[_Key, Alert] = {(alert.rule, alert.subject): alert for alert in alerts}
         self._pending: dict[_Key, _Pending] = {}
         self._well: dict[_Key, float] = {}  # since when an open alert's `clear` holds
         self._absent: set[str] = set()
+        self._quiet: dict[str, Facts] = {}  # those that broke no rule at the last look
         self._returned: dict[str, float] = {}
         self._next_id = next_id
         self._evaluated_at: float | None = None
@@ -182,12 +184,17 @@ class Engine:
         before = dict(self._open)
         over = self._drop_unwatched(known, now)
         busy = {subject for _rule, subject in (*self._open, *self._pending)}
+        quiet, self._quiet = self._quiet, {}
         for each in known.values():
-            values = each.values
-            for rule in self._by_kind[each.kind]:
-                # Nearly every rule is kept by nearly every Pi, and that is to be found out quickly.
-                if each.subject in busy or (rule.measure in values and rule.is_broken(values[rule.measure])):
+            # Nearly every rule is kept by nearly every Pi, and that is to be found out quickly, and once.
+            is_busy, subject = each.subject in busy, each.subject
+            if is_busy or quiet.get(subject) is not each:
+                broken = [rule for rule, test in self._tests[each.kind] if is_busy or test(each.values)]
+                for rule in broken:
                     over += self._judge(rule, each, now)
+                if broken:
+                    continue
+            self._quiet[subject] = each
         return [*over, *self._settle(known, before, now, silences, acknowledged or {})]
 
     def _allow_for_clock(self, now: float) -> None:

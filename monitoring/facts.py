@@ -19,6 +19,8 @@ POWER_GRACE = 180.0  # for a Pi to be heard again after its port was turned on
 FOREIGN_FOR = 900.0  # another DHCP server is told of now and then; so long it is believed to be there
 STALE_POLLS = 3.5  # a reading older than so many intervals says nothing of now
 
+_FROM_AGENT = frozenset(metric.name for metric in AGENT_METRICS)
+
 
 @dataclass(frozen=True, slots=True)
 class SwitchNews:
@@ -79,12 +81,21 @@ def switch_subject(address: str) -> str:
     return f"switch:{address}"
 
 
-def gather(view: View, now: float) -> list[Facts]:
-    """The facts of the manager, of each switch, and of each Pi that hosts.csv knows."""
+Kept = dict[str, tuple[tuple[object, ...], Facts]]  # MAC -> what its facts were made of, and they
+
+
+def gather(view: View, now: float, kept: Kept | None = None) -> list[Facts]:
+    """The facts of the manager, of each switch, and of each Pi that hosts.csv knows.
+
+    kept   of the look before, to be given again: of a Pi of which nothing is new the same object comes back
+    """
     switches = {each.address: each for each in view.switches}
     facts = [_of_manager(view.manager, now)]
     facts += [_of_switch(each) for each in switches.values()]
-    facts += [_of_pi(row, view, switches, now) for row in view.rows if row.name]
+    kept = {} if kept is None else kept
+    facts += [_of_pi(row, view, switches, now, kept) for row in view.rows if row.name]
+    if len(kept) > 2 * len(facts):  # many have left
+        kept.clear()
     return facts
 
 
@@ -129,10 +140,25 @@ def excuse_of(row: PiRow, powered_at: float, port_is_off: bool, now: float) -> s
     return ""
 
 
-def _of_pi(row: PiRow, view: View, switches: Mapping[str, SwitchNews], now: float) -> Facts:
-    place = view.places.get(row.mac)
+def _of_pi(row: PiRow, view: View, switches: Mapping[str, SwitchNews], now: float, kept: Kept) -> Facts:
+    mac = row.mac
+    place, reading, up, has_agent = view.places.get(mac), view.readings.get(mac), view.ups.get(mac), mac in view.agents
     news = switches.get(place[0]) if place else None
-    up = view.ups.get(row.mac)
+    is_off = news is not None and place is not None and place[1] in news.off
+    if reading is not None and not 0 <= now - reading.when < max(STALE_POLLS * view.interval, 30.0):
+        reading = None
+    excuse = excuse_of(row, view.powered.get(mac, 0.0), is_off, now)
+    parent = switch_subject(news.address) if news else MANAGER
+    made_of = (row, reading, up, has_agent, excuse, parent)
+    before = kept.get(mac)
+    if before is not None and before[0] == made_of:
+        return before[1]
+    facts = _made_of(row, reading, up, has_agent, excuse, parent)
+    kept[mac] = made_of, facts
+    return facts
+
+
+def _made_of(row: PiRow, reading: Reading | None, up: Up | None, has_agent: bool, excuse: str, parent: str) -> Facts:
     values = {"stuck": float(bool(row.stuck)), "install_failed": float(row.stage is Stage.FAILED)}
     words = {"install_failed": row.reason}
     if row.stuck:
@@ -140,28 +166,26 @@ def _of_pi(row: PiRow, view: View, switches: Mapping[str, SwitchNews], now: floa
     if up and up.since and row.heard_at:
         values["up"] = float(up.is_up)
         words["up"] = up.evidence
-    values |= _measured(view.readings.get(row.mac), row.mac in view.agents, view.interval, now)
+    if reading is not None:
+        values |= _measured(reading, has_agent)
     if "agent" in values and not values.get("up"):
         del values["agent"]  # that it is down says more
-    is_off = bool(news and place and place[1] in news.off)
     return Facts(
         row.mac,
         "pi",
         row.name,
         values,
         words,
-        parent=switch_subject(place[0]) if place and news else MANAGER,
+        parent=parent,
         names=(str(row.address),),
-        excuse=excuse_of(row, view.powered.get(row.mac, 0.0), is_off, now),
+        excuse=excuse,
     )
 
 
-def _measured(reading: Reading | None, has_agent: bool, interval: float, now: float) -> dict[str, float]:
-    """What the last poll found, as far as it says anything of now."""
-    if reading is None or not 0 <= now - reading.when < max(STALE_POLLS * interval, 30.0):
-        return {}
-    values = {name: value for name, value in reading.values.items() if name != "up"}
-    answered = any(metric.name in values for metric in AGENT_METRICS)
-    if has_agent or answered:
+def _measured(reading: Reading, has_agent: bool) -> dict[str, float]:
+    """What the last poll found."""
+    values = dict(reading.values)
+    values.pop("up", None)
+    if has_agent or not _FROM_AGENT.isdisjoint(values):
         values["agent"] = float(not reading.words.get("error"))
     return values

@@ -16,7 +16,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from monitoring.metrics import METRICS, Reading
 from utility.service import Stage
@@ -69,6 +69,7 @@ class _Pi:
     is_up: bool = False
     since: float = 0.0
     good_since: float = math.inf  # how long the evidence has held without a break
+    works: Up = Up(True, 0.0, "")  # what is said of it while it does
     changes: deque[float] = field(default_factory=lambda: deque(maxlen=FLAPS + 1))
 
 
@@ -101,8 +102,8 @@ class Health:
             values["up"] = float(up.is_up)
             if pi.port and pi.port.watts is not None and METRICS["watts"].accepts(pi.port.watts):
                 values["watts"] = pi.port.watts
-            words |= {"evidence": up.evidence, "since": f"{up.since:.0f}"}
-            pi.reading = replace(reading, values=values, words=words)
+            words["evidence"], words["since"] = up.evidence, f"{up.since:.0f}"
+            pi.reading = Reading(reading.mac, reading.when, values, words)
             return pi.reading
 
     def restore(self, reading: Reading) -> None:
@@ -150,6 +151,11 @@ class Health:
             pi = self._pis.get(mac)
             return self._told(pi, now) if pi else Up(False, 0.0, "not polled yet")
 
+    def ups(self, now: float) -> dict[str, Up]:
+        """The same of all, but the evidence only of those that are down: nobody asks why the others work."""
+        with self._lock:
+            return {mac: self._works(pi) if pi.is_up else self._told(pi, now) for mac, pi in self._pis.items()}
+
     # With the lock held
 
     def _judge(self, pi: _Pi, now: float) -> Up:
@@ -184,6 +190,12 @@ class Health:
 
     def _told(self, pi: _Pi, now: float) -> Up:
         return Up(pi.is_up, pi.since, ", ".join(self._evidence(pi, now)) or "never heard")
+
+    @staticmethod
+    def _works(pi: _Pi) -> Up:
+        if pi.works.since != pi.since:
+            pi.works = Up(True, pi.since, "")
+        return pi.works
 
     def _evidence(self, pi: _Pi, now: float) -> list[str]:
         told = []

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from monitoring.alerts import Facts
-from monitoring.facts import ManagerNews, SwitchNews, View, gather
+from monitoring.facts import Kept, ManagerNews, SwitchNews, View, gather
 from monitoring.healing import Patient
 from monitoring.health import Health
 from monitoring.store import PiRow, Store, StoreError
@@ -40,8 +39,8 @@ class Lookout:
         self._config, self._store, self._health = config, store, health
         self._rows, self._news, self._faces, self._foreign = rows, news, faces, foreign
         self._carrier = carrier or Path(f"/sys/class/net/{config.interface}/carrier")
-        self._ports: dict[IPv4Address, tuple[Switch, int]] = {
-            address: (switch, number)
+        self._ports: dict[int, tuple[Switch, int]] = {  # by int(address), which is found much faster
+            int(address): (switch, number)
             for switch in config.switches
             for number, address in enumerate(switch.pi_addresses, 1)
             if address is not None
@@ -49,20 +48,21 @@ class Lookout:
         self._powered: dict[str, float] = {}
         self._power_id = 0
         self._agents = self._known_agents()
+        self._kept: Kept = {}
 
     def facts(self, now: float) -> list[Facts]:
         """For the rules of the alerts."""
-        return gather(self.view(now), now)
+        return gather(self.view(now), now, self._kept)
 
     def view(self, now: float) -> View:
         """All there is to know."""
         rows, readings = self._rows(), self._health.latest()
         self._agents |= {mac for mac, each in readings.items() if each.words.get("agent")}
-        places = {row.mac: place for row in rows if row.address and (place := self._ports.get(row.address))}
+        places = {row.mac: place for row in rows if row.address and (place := self._ports.get(int(row.address)))}
         return View(
             rows=rows,
             readings=readings,
-            ups={row.mac: self._health.up(row.mac, now) for row in rows},
+            ups=self._health.ups(now),
             places={mac: (str(switch.address), port) for mac, (switch, port) in places.items()},
             powered=self._powered_at(),
             agents=frozenset(self._agents),
@@ -81,7 +81,7 @@ class Lookout:
             if not row.name:
                 continue
             up = self._health.up(row.mac, now)
-            place = self._ports.get(row.address) if row.address else None
+            place = self._ports.get(int(row.address)) if row.address else None
             switch_news = news.get(str(place[0].address)) if place else None
             found.append(
                 Patient(

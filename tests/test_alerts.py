@@ -106,6 +106,15 @@ def test_a_moment_in_which_it_does_not_hold_begins_the_time_anew() -> None:
         assert clock.told(pi(temperature=80), after=15) == []
 
 
+def test_one_of_which_nothing_is_new_is_judged_on_while_it_matters() -> None:
+    hot, well = pi(temperature=90), pi(temperature=50)
+    clock = Clock((parse_rule("temperature > 80 for 30s clear < 75 for 30s"),))
+    assert clock.told(well) == clock.told(well) == []
+    assert [clock.told(hot) for _ in range(4)] == [[], [], [], [("temperature", "firing")]]
+    assert [clock.told(well) for _ in range(5)] == [[], [], [], [("temperature", "resolved")], []]
+    assert [clock.told(hot) for _ in range(4)] == [[], [], [], [("temperature", "firing")]]
+
+
 def test_clear_must_hold_for_its_time() -> None:
     clock = Clock(rules("under_voltage == 1 clear for 1m"))
     assert clock.told(pi(under_voltage=1)) == [("under_voltage", "firing")]

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from monitoring.alerts import MANAGER, Engine, Facts
-from monitoring.facts import ManagerNews, SwitchNews, View, gather
+from monitoring.facts import Kept, ManagerNews, SwitchNews, View, gather
 from monitoring.health import Up
 from monitoring.metrics import Reading
 from monitoring.store import PiRow
@@ -60,6 +60,35 @@ def test_who_was_never_heard_is_not_down() -> None:
     assert "up" not in of(MAC, view(replace(ROW, heard_at=0.0), DEAD, None)).values
     assert "up" not in of(MAC, view(up=Up(False, 0.0, "never heard"), reading=None)).values
     assert "up" not in of(MAC, view(up=None, reading=None)).values
+
+
+def test_the_facts_of_a_pi_of_which_nothing_is_new_are_the_same_object() -> None:
+    kept: Kept = {}
+
+    def look(seen: View, now: float = NOW) -> Facts:
+        return gather(seen, now, kept)[-1]
+
+    first = look(view())
+    assert look(view(), NOW + 3) is first
+    hotter = replace(READING, values={"temperature": 90.0, "up": 1.0})
+    news = [
+        view(reading=hotter),
+        view(up=DEAD),
+        view(agents=frozenset({MAC}), reading=SILENT),
+        view(places=PLACE, switches=[UPPER]),
+        view(places=PLACE, switches=[replace(UPPER, off=frozenset({3}))]),
+        view(replace(ROW, name="pi4")),
+        view(powered={MAC: NOW - 5}),
+    ]
+    for seen in news:
+        assert look(seen) == gather(seen, NOW)[-1]
+        assert look(view()) == first
+    assert "temperature" not in look(view(), NOW + 100).values
+    others = [replace(ROW, mac=f"b8:27:eb:00:02:{number:02x}") for number in range(3)]
+    gather(replace(view(), rows=others), NOW, kept)
+    assert len(kept) == 4
+    gather(View([]), NOW, kept)
+    assert not kept  # many have left
 
 
 def test_an_old_reading_says_nothing_of_now() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from monitoring.health import AGENT_WORD, CLOCK_JUMP, FLAPS, STEADY, Health, Port
+from monitoring.health import AGENT_WORD, CLOCK_JUMP, FLAPS, STEADY, Health, Port, Up
 from monitoring.metrics import METRICS, Reading
 from utility.service import Stage
 
@@ -31,6 +33,16 @@ def test_nobody_knows_a_pi_that_was_not_polled() -> None:
     health.take(silence(BEGIN))
     up = health.up(MAC, BEGIN)
     assert (up.is_up, up.since, up.evidence) == (False, 0.0, "never heard")
+
+
+def test_the_evidence_of_all_is_told_of_those_that_are_down() -> None:
+    health = Health()
+    health.take(answer(BEGIN))
+    health.take(replace(silence(BEGIN), mac="b8:27:eb:00:00:02"))
+    assert health.ups(BEGIN + 1) == {
+        MAC: Up(True, BEGIN, ""),
+        "b8:27:eb:00:00:02": health.up("b8:27:eb:00:00:02", BEGIN + 1),
+    }
 
 
 @pytest.mark.parametrize("reading", [answer, refusal])

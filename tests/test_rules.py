@@ -223,3 +223,11 @@ def test_rules_of_the_same_name_are_replaced() -> None:
 
 def test_severities_have_an_order() -> None:
     assert AlertSeverity.INFO.rank < AlertSeverity.WARNING.rank < AlertSeverity.CRITICAL.rank
+
+
+@pytest.mark.parametrize("text", ["temperature > 80", "temperature <= 80", "clock_offset > 2", "up == 0", "up != 0"])
+def test_the_fast_test_of_a_rule_is_its_condition(text: str) -> None:
+    rule = parse_rule(text)
+    assert not rule.test({})
+    for value in (-1000.0, -2.0, 0.0, 1.0, 2.0, 3.0, 80.0, 81.0, float("nan")):
+        assert rule.test({rule.measure: value}) == rule.is_broken(value)

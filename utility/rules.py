@@ -157,6 +157,14 @@ class Rule:
     def is_broken(self, value: float) -> bool:
         return self.raised.holds(abs(value) if self.about.absolute else value)
 
+    @property
+    def test(self) -> Callable[[Mapping[str, float]], bool]:
+        """Whether the measures that are known break it: the same as `is_broken`, put together once, and fast."""
+        measure, holds, number = self.measure, COMPARISONS[self.raised.comparison], self.raised.number
+        if self.about.absolute:
+            return lambda values: measure in values and holds(abs(values[measure]), number)
+        return lambda values: measure in values and holds(values[measure], number)
+
     def is_well(self, value: float) -> bool:
         """Whether a value ends an alert, if it stays so for `clear_seconds`."""
         value = abs(value) if self.about.absolute else value
