@@ -1,7 +1,8 @@
 """The hello service: control connections on one port, the image on another. Holds no rule of the protocol.
 
 One thread accepts; each hello session has a thread, and so has each connection that takes the image, which goes from
-the page cache to the wire by sendfile. Sessions are few, long, and bound by a Pi's card.
+the page cache to the wire by one sendfile: the interpreter has no part in it, and how far it is the session asks the
+kernel. Sessions are few, long, and bound by a Pi's card.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -44,14 +46,13 @@ log = logging.getLogger("piman.tcp")
 
 MAX_SESSIONS = 256
 MAX_PER_ADDRESS = 4
-# Of one sendfile: at first small enough that progress is seen at 230 KB/s, then as much as goes in a tenth of a second.
-_CHUNK, _LARGEST_CHUNK, _CHUNK_TIME = 256 * 1024, 4 * 1024 * 1024, 0.1
-_NOTE_INTERVAL = 0.25  # between two words of progress
-_NOTES_A_SECOND = 100  # of all installs together, each of which has two threads
+_LOOK_INTERVAL = 0.25  # between two looks at how far an image is
+_LOOKS_A_SECOND = 40  # of all installs together, each of which has two threads; most Pis tell it themselves
 _SEND_TIMEOUT = 5.0
 _DRAIN_TIME = 2.0
 _BACKLOG = 1024
 _OPEN_TRIES = 3
+_BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info: tcpi_bytes_acked (linux/tcp.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Installs:
 
 
 class _Connection:
-    """One hello connection and what belongs to it. Its own thread owns all but `sent`, `image_socket` and `ending`,
-    which the server's lock guards (`sent` is written by the image's thread alone)."""
+    """One hello connection and what belongs to it. Its own thread owns all but what the server's lock guards: the
+    image's descriptor and socket, whether all of it was sent, and `ending`."""
 
     def __init__(self, control: socket.socket, host: Host) -> None:
         self.control = control
@@ -77,7 +78,7 @@ class _Connection:
         self.image_fd = -1
         self.image_socket: socket.socket | None = None
         self.image_new = False  # an image connection whose session was not told yet
-        self.sent = 0
+        self.sent = 0  # when the kernel has taken all of the image; until then the kernel is asked
         self.sent_told = 0
         self.ending = ""  # why another thread wants this one to end
 
@@ -256,11 +257,14 @@ class HelloServer:
         poll.register(connection.waker, select.POLLIN)
         while True:
             left = max(0.0, session.deadline - time.monotonic())
+            if connection.image_socket:
+                left = min(left, max(_LOOK_INTERVAL, len(self._threads) / 2 / _LOOKS_A_SECOND))
             ready = {descriptor for descriptor, _ in poll.poll(left * 1000 + 1)}
             if connection.ending or self._stopping.is_set():
                 log.debug("%s: session ended: %s", connection.host.name, connection.ending or "stop")
                 return False
-            connection.waker.drain()
+            if connection.waker.fileno() in ready:
+                connection.waker.drain()
             said = _receive(control, lines) if control.fileno() in ready else []
             # Asked for after the lines and put before them: what was sent precedes what it led to.
             inputs = [*self._news_of_image(connection), *said]
@@ -292,7 +296,8 @@ class HelloServer:
                 if not self._install.complete(connection.host.mac, token):
                     log.warning("%s: order %s was carried out, but could not be noted; its next boot will", name, token)
             case Send(data):
-                log.debug("%s: > %s", name, readable(data.decode()))
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("%s: > %s", name, readable(data.decode()))
                 with contextlib.suppress(OSError):  # it is gone; reading will say so
                     connection.control.sendall(data)
             case Close(reason):
@@ -324,9 +329,9 @@ class HelloServer:
     def _news_of_image(self, connection: _Connection) -> list[Input]:
         with self._lock:
             opened, connection.image_new = connection.image_new, False
-            changed = connection.sent != connection.sent_told
-            connection.sent_told = connection.sent
-            sent: list[Input] = [ImageSent(connection.sent)] if changed else []
+            told, now = connection.sent_told, connection.sent or _acknowledged(connection.image_socket)
+            connection.sent_told = max(told, now)
+        sent: list[Input] = [ImageSent(now)] if now > told else []
         return [ImageOpened(), *sent] if opened else sent
 
     def _image_to(self, peer: socket.socket, address: IPv4Address) -> None:
@@ -359,20 +364,14 @@ class HelloServer:
             _watch_peer(peer)
             # Full segments only, as sendfile gives the kernel a page at a time; the end of the stream lets the rest go.
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-            size, sent, chunk = os.fstat(descriptor).st_size, 0, _CHUNK
-            began = note_at = time.monotonic()
-            while sent < size:
-                count = os.sendfile(peer.fileno(), descriptor, sent, min(chunk, size - sent))
+            size, sent = os.fstat(descriptor).st_size, 0
+            while sent < size:  # once for each 2 GB
+                count = os.sendfile(peer.fileno(), descriptor, sent, size - sent)
                 if not count:
                     break
                 sent += count
-                now = time.monotonic()
-                chunk = min(2 * chunk, _LARGEST_CHUNK) if now - began < _CHUNK_TIME else _CHUNK
-                began = now
-                if now >= note_at or sent == size:  # each note wakes a thread: not for every chunk
-                    note_at = now + max(_NOTE_INTERVAL, len(self._threads) / 2 / _NOTES_A_SECOND)
-                    self._note_sent(connection, peer, sent)
             peer.shutdown(socket.SHUT_WR)
+            self._note_sent(connection, peer, sent)
             peer.settimeout(_DRAIN_TIME)
             peer.recv(1)  # its end: closing before it has read all would be a reset
         except OSError as error:
@@ -434,6 +433,17 @@ def _watch_peer(peer: socket.socket) -> None:
 def _shut(peer: socket.socket) -> None:
     with contextlib.suppress(OSError):  # closed by the other side already
         peer.shutdown(socket.SHUT_RDWR)
+
+
+def _acknowledged(peer: socket.socket | None) -> int:
+    """Bytes that the other side has (RFC 4898, tcpEStatsAppHCThruOctetsAcked); 0 without a connection."""
+    if peer is None:
+        return 0
+    with contextlib.suppress(OSError):  # reset
+        info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+        if len(info) == _BYTES_ACKED.size:  # Linux 4.1
+            return int(_BYTES_ACKED.unpack(info)[0])
+    return 0
 
 
 def _receive(control: socket.socket, lines: LineReader) -> list[Input]:

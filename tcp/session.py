@@ -108,7 +108,7 @@ class ImageOpened:
 
 @dataclass(frozen=True, slots=True)
 class ImageSent:
-    """Bytes of the image that the kernel took so far, of this connection."""
+    """Bytes of the image that the Pi has acknowledged so far, on this connection; at its end, that the kernel took."""
 
     sent: int
 
