@@ -67,11 +67,12 @@ main
 """
 
 
-def archive(size: int = 200_000, init: bool = True, seed: int = 1) -> bytes:
+def archive(size: int = 200_000, init: bool = True, seed: int = 1, marker: bytes = b"") -> bytes:
     """A small root file system as tar.gz, padded with bytes that do not compress."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
-        for name, data in {"etc/hostname": b"pi\n", "data": random.Random(seed).randbytes(size)}.items():
+        files = {"etc/hostname": b"pi\n"} | ({".piman": marker} if marker else {})
+        for name, data in {**files, "data": random.Random(seed).randbytes(size)}.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
@@ -374,6 +375,17 @@ def test_each_step_that_fails_is_told(bench: Bench, more: str, reason: str) -> N
     assert bench.run(more) == "reboot 10", bench.console
     assert bench.failure().startswith(reason)
     assert bench.marker == ""
+
+
+def test_the_marker_in_an_image_of_an_installed_pi_says_nothing(bench: Bench) -> None:
+    """Power is lost when its own marker, and /sbin/init, are on the card and the rest is not."""
+    marker = f"image=golden-0123456789ab\nsha256={'0' * 64}\norder=\n".encode()
+    bench.put_image(archive(marker=marker))
+    assert bench.run('write_marker() { umount "$MOUNT"; }') == "reboot 10"
+    assert bench.failure() == "unpack: the card does not hold what was written"
+    bench.clear_mounts()
+    assert bench.run() == "boot"
+    assert bench.marker.startswith("image=rootfs-")
 
 
 def test_an_image_without_an_init(bench: Bench) -> None:

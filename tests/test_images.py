@@ -53,6 +53,7 @@ def file_system(folder: Path) -> bytes:
     (root / "sbin" / "init").chmod(0o4755)
     (root / "sbin" / "twin").hardlink_to(root / "sbin" / "init")
     (root / "lib").symlink_to("usr/lib")
+    (root / ".piman").write_text("image=of-another-pi\n")
     (root / "etc/systemd/system/multi-user.target.wants/ssh.service").symlink_to("/lib/systemd/system/ssh.service")
     (root / os.fsdecode(b"usr/lib/\xff")).write_text("no UTF-8")
     os.mkfifo(root / "usr" / "pipe")
@@ -119,7 +120,7 @@ def test_a_card_image(image: Path, tmp_path: Path, system: bytes, name: str, pac
         assert found[os.fsdecode(b"usr/lib/\xff")].size == 8
         assert found["usr/pipe"].type == tarfile.FIFOTYPE
         assert (found["console"].type, found["console"].devmajor, found["console"].devminor) == (tarfile.CHRTYPE, 5, 1)
-        assert not found.keys() & {"usr/socket", "lost+found", ""}
+        assert not found.keys() & {"usr/socket", "lost+found", ".piman", ""}
         fstab, keys = archive.extractfile("etc/fstab"), archive.extractfile("root/.ssh/authorized_keys")
         assert fstab is not None
         assert keys is not None

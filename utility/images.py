@@ -37,6 +37,7 @@ _ENDING = re.compile(r"(\.(tgz|tar|img|raw|iso|gz|xz|bz2))+$", re.IGNORECASE)
 _SSH_SERVICE = "etc/systemd/system/multi-user.target.wants/ssh.service"
 _AGENT, _AGENT_SERVICE = "opt/piman/monitoring_server.py", "etc/systemd/system/piman-agent.service"
 _AGENT_WANTED = "etc/systemd/system/multi-user.target.wants/piman-agent.service"
+_NOT_OF_THE_SYSTEM = ("lost+found", ".piman")  # the second says what the card was installed with
 _INIT = frozenset({"sbin/init", "usr/sbin/init"})
 # What a system from a card says of disks that our card does not have. Ours has one file system, of this label.
 FSTAB = (
@@ -334,7 +335,7 @@ class _Packer:
         self._inside.add(inode.number)
         for raw, number in sorted(self._system.entries(inode)):
             name = f"{path}/{raw.decode('utf-8', 'surrogateescape')}".lstrip("/")
-            if name == "lost+found" or name in self._left_out:
+            if name in _NOT_OF_THE_SYSTEM or name in self._left_out:
                 continue
             self._thing(self._system.inode(number), name)
         self._inside.remove(inode.number)

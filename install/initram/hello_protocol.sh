@@ -171,7 +171,7 @@ installed() { # sets image and order from the marker file; the card is not mount
     mkdir -p "$MOUNT"
     is_ours && repair "$(part 2)" || return 1 # a stranger's file system is not mended either
     mount -t ext4 -o ro "$(part 2)" "$MOUNT" || return 1
-    if [ -f "$MOUNT/.piman" ] && has_init "$MOUNT"; then
+    if [ -f "$MOUNT/.piman" ] && ! [ -e "$MOUNT/.piman.unfinished" ] && has_init "$MOUNT"; then
         while IFS='=' read -r key value; do
             case $key in
                 image) is_name "$value" && image=$value ;;
@@ -222,6 +222,8 @@ make_file_systems() {
         give_up format "mkfs.ext4 failed"
     mkdir -p "$MOUNT"
     mount -t ext4 "$(part 2)" "$MOUNT" || give_up mount "the new file system does not mount"
+    # An image made from a Pi that was installed by us brings that one's marker along, before all else is there.
+    : >"$MOUNT/.piman.unfinished" || give_up mount "the new file system takes no file"
 }
 
 my_pid() { read -r pid rest </proc/self/stat; echo "$pid" >"$WORK/$1.pid"; } # of the subshell it is called in: no $$
@@ -300,6 +302,8 @@ write_marker() { # all else first, the marker last, and only as a whole
     printf 'image=%s\nsha256=%s\norder=%s\n' "$1" "$2" "$3" >"$MOUNT/.piman.new" || return 1
     sync
     mv "$MOUNT/.piman.new" "$MOUNT/.piman" || return 1
+    sync
+    rm "$MOUNT/.piman.unfinished" || return 1
     sync
     umount "$MOUNT"
 }
