@@ -3,6 +3,7 @@
 # With arguments it runs only those tests (tests/run.sh tests/test_config.py -k port). --soak repeats the kills and
 # power cuts ten times as often, and lets Hypothesis look for new examples.
 # tests/run.sh --fuzz SECONDS [TARGET...]: only the fuzzing, that long for each target, with new chances each time.
+# tests/run.sh --debian: only the Debian of create_rootfs.sh, built and installed on a QEMU Pi, and an image of its card.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,6 +44,12 @@ python -m tests.chromium # axe-core, from npm
 python -m tests.peers.guests # small Linux guests, for the same reason
 
 if [ "${1:-}" = --fuzz ]; then world python -m tests.fuzz.fuzz --seed "$RANDOM" --seconds "${@:2}"; exit; fi
+if [ "${1:-}" = --debian ]; then
+    sh install/need.sh openssh-client
+    python -m tests.lab.test_debian
+    world python -m pytest tests/lab/test_debian.py
+    exit
+fi
 if [ $# -gt 0 ]; then world python -m pytest "$@"; exit; fi
 
 echo "== format, lint, types"
@@ -134,4 +141,4 @@ cat .cache/beside.log
 [ -z "$failed" ] || exit 1
 
 echo "== the rack"
-world python -m pytest tests/lab --ignore=tests/lab/test_manager_killed.py
+world python -m pytest tests/lab --ignore=tests/lab/test_manager_killed.py --ignore=tests/lab/test_debian.py
