@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commands.session import HOME, Failure, Session, whoami
+from commands.session import Failure, Session, whoami
 
 if TYPE_CHECKING:
     from utility.config import Config
@@ -83,7 +83,7 @@ def import_(session: Session, source: Path, name: str, ssh_key: Path | None, age
     A card image's second partition is taken, with owners and modes, and its fstab replaced: it needs no root. It also
     gets the agent that tells how its Pi is.
     """
-    from utility.images import Additions, ImportFailedError, import_image
+    from utility.images import Additions, ImportFailedError, agent_files, import_image
 
     config = session.config()
     additions = Additions(public_key(ssh_key), agent_files() if agent else None)
@@ -100,23 +100,16 @@ def import_(session: Session, source: Path, name: str, ssh_key: Path | None, age
         click.echo(f"`piman image use {made.name}` lets new installations have it")
 
 
-def agent_files() -> tuple[bytes, bytes]:
-    """The node agent and its unit."""
-    agent = HOME / "monitoring" / "monitoring_server.py"
-    return agent.read_bytes(), (HOME / "install" / "rootfs" / "piman-agent.service").read_bytes()
-
-
 def public_key(path: Path | None) -> str:
     """The text of a public key's file; a private one must not get into an image."""
+    from utility.images import ImportFailedError, check_public_key
+
     if path is None:
         return ""
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return check_public_key(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ImportFailedError) as error:
         raise Failure(f"{path}: {error}") from None
-    if not text.startswith(("ssh-", "ecdsa-", "sk-")) or "\n" in text:
-        raise Failure(f"{path} is no public key of ssh; give the file that ends in .pub")
-    return text
 
 
 class Meter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from utility.config import Config, Switch
     from utility.findport import Sighting
     from utility.hosts import Hosts
-    from utility.mac_mapper import Proposal, Spot
-    from utility.power_rules import Guard
+    from utility.mac_mapper import Spot
     from utility.switches import PoeSwitch, Port
 
 
@@ -136,26 +135,22 @@ def mapper(
     session: Session, switch: str, ports: tuple[str, ...], write: bool, timeout: float, force: bool, as_json: bool
 ) -> None:
     """Power-cycle ports one by one, see which Pi comes back on each, and propose lines for hosts.csv."""
-    from monitoring.places import map_ports
-    from utility.mac_mapper import Spot
+    from monitoring.surveys import guard_of, map_switch, place_name
     from utility.service import server_runs
 
     config = session.config()
     chosen = named_switch(config, switch)
     hosts = session.hosts(config, write=write)
-    with worked_at(session, config, chosen) as (store, poe):
-        numbers = port_numbers(poe, ports)
-        findings = map_ports(
+    with at_work(session, config, chosen) as (store, poe):
+        findings, spots = map_switch(
             store,
             poe,
-            numbers,
+            port_numbers(poe, ports),
             hears=server_runs(config.state_dir),
             guard=guard_of(hosts, force),
             patience=timeout,
-            on_progress=lambda port, text: click.echo(f"{label(chosen, port)}: {text}", err=as_json),
+            tell=lambda port, text: click.echo(f"{place_name(chosen, port)}: {text}", err=as_json),
         )
-        spots = {each.verdict.mac: Spot(chosen, each.port) for each in findings if each.verdict.mac}
-        keep_places(store, spots)
     tell_proposals(config, hosts, spots, write, as_json, findings)
     finish(len(findings), sum(not each.verdict.mac for each in findings), "ports showed no Pi")
 
@@ -167,34 +162,22 @@ def mapper(
 @click.pass_obj
 def discover(session: Session, switches: tuple[str, ...], write: bool, as_json: bool) -> None:
     """See which Pi is on which port of all switches, without cutting any power, and propose lines for hosts.csv."""
-    from monitoring.operations import nudge
-    from monitoring.places import read_tables
-    from utility.mac_mapper import boards, settle
-    from utility.switches import SwitchError
+    from monitoring.surveys import look_around
 
     config = session.config()
     chosen = [named_switch(config, each) for each in switches] or list(config.switches)
     if not chosen:
         raise Failure("config.yaml has no switches")
     hosts = session.hosts(config, write=write)
-    failed: list[SwitchError] = []
     with session.store(config, read_only=False) as store:
-        known = {host.mac for host in hosts.all()} | {row.mac for row in store.pis()}
-        nudge(host.address for host in hosts.all())
-        tables = read_tables(chosen, failed.append)
-        for error in failed:
-            warn(str(error))
-        sure, unsure = settle(tables, known)
-        spots = boards(sure, known)
-        for mac, places in unsure.items():
-            if mac in known:
-                where = " and ".join(f"{spot.where} ({spot.port.label})" for spot in places)
-                warn(f"{mac} is on {where}: nothing tells which is right")
-        keep_places(store, spots)
-    tell_proposals(config, hosts, spots, write, as_json, ())
-    if failed:
-        raise Failure(f"{len(failed)} of {len(chosen)} switches did not answer", PARTLY if tables else FAILED)
-    if not spots:
+        seen = look_around(store, hosts, chosen)
+    for text in (*map(str, seen.failed), *seen.unsure):
+        warn(text)
+    tell_proposals(config, hosts, seen.spots, write, as_json, ())
+    if seen.failed:
+        count = len(seen.failed)
+        raise Failure(f"{count} of {seen.asked} switches did not answer", PARTLY if count < seen.asked else FAILED)
+    if not seen.spots:
         raise Failure("no Pi was seen on any port: are they powered, and did they send anything lately?")
 
 
@@ -212,31 +195,27 @@ def calibrate(session: Session, switch: str, ports: tuple[str, ...], forget: boo
 
     For a switch whose tables do not tell. Without PORTS: those whose interface is not known.
     """
-    from monitoring.places import calibrate as learn
-    from monitoring.places import links_of
+    from monitoring.surveys import guard_of, learn_interfaces, place_name, unknown_interfaces
 
     config = session.config()
     chosen = named_switch(config, switch)
-    with worked_at(session, config, chosen) as (store, poe):
+    with at_work(session, config, chosen) as (store, poe):
         if forget:
             store.forget_calibrations(str(chosen.address))
-            click.echo(f"{label(chosen)}: what was learnt of it is forgotten")
+            click.echo(f"{place_name(chosen)}: what was learnt of it is forgotten")
             return
-        unknown = [port.number for port in poe.ports() if port.has_poe and port.if_index is None]
-        numbers = port_numbers(poe, ports) if ports else unknown
+        numbers = port_numbers(poe, ports) if ports else unknown_interfaces(poe)
         if not numbers:
-            click.echo(
-                f"{label(chosen)}: the interface of every PoE port is known; name ports to try them all the same"
-            )
+            text = "the interface of every PoE port is known; name ports to try them all the same"
+            click.echo(f"{place_name(chosen)}: {text}")
             return
-        found = learn(
+        found = learn_interfaces(
             store,
             poe,
             numbers,
-            lambda: links_of(chosen),
             guard=guard_of(session.hosts(config), force),
             patience=timeout,
-            on_progress=lambda port, text: click.echo(f"{label(chosen, port)}: {text}"),
+            tell=lambda port, text: click.echo(f"{place_name(chosen, port)}: {text}"),
         )
     if found:
         click.echo("It is used from now on; a server that runs uses it when it is started again.")
@@ -256,61 +235,40 @@ def switch_group() -> None:
 @click.pass_obj
 def switch_record(session: Session, switch: str, file: Path | None, anonymise: bool, also: tuple[str, ...]) -> None:
     """Write the tables of a switch to FILE (or the terminal), for `piman lab up --switch FILE`. It only reads."""
+    from monitoring.surveys import record_switch
     from utility.drivers import oid
-    from utility.recorder import Disguise, record
-    from utility.snmp import Snmp
-    from utility.snmp_switch import SnmpSwitch
-    from utility.switches import SwitchError
 
-    config = session.config()
-    chosen = named_switch(config, switch)
-    access = chosen.snmp
-    secrets = {access.read_community, access.write_community, access.auth_password, access.priv_password} - {""}
+    chosen = named_switch(session.config(), switch)
     try:
         more = [oid(each.strip(".")) for each in also]
     except ValueError:
         raise click.UsageError(f"--also {' '.join(also)}: expected numbers and dots, like 1.3.6.1.4.1.9.9.13") from None
+    text = record_switch(chosen, anonymise, more, lambda line: click.echo(line, err=True))
+    if file is None:
+        click.echo(text, nl=False)
+        return
     try:
-        with Snmp(chosen) as snmp:
-            it = SnmpSwitch(chosen, snmp)
-            disguise = Disguise(secrets, anonymise)
-            text = record(
-                snmp, it.driver, it.object_id, disguise, more=more, tell=lambda line: click.echo(line, err=True)
-            )
-        if file is None:
-            click.echo(text, nl=False)
-        else:
-            file.write_text(text, encoding="utf-8")
-            click.echo(f"{file}: {text.count(chr(10))} lines; read it before you give it away", err=True)
-    except SwitchError as error:
-        raise Failure(str(error)) from None
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(f"{file}: cannot be written: {error.strerror}") from None
+    click.echo(f"{file}: {text.count(chr(10))} lines; read it before you give it away", err=True)
 
 
 # ----------------------------------------------------------------------------------------------------- what they share
 
 
-def label(switch: Switch, port: int = 0) -> str:
-    return f"{switch.name or switch.address}{f' port {port}' if port else ''}"
-
-
 @contextlib.contextmanager
-def worked_at(session: Session, config: Config, switch: Switch) -> Iterator[tuple[Store, PoeSwitch]]:
-    """The switch, held so that nobody else switches its ports meanwhile. A switch that fails is a Failure."""
-    from monitoring.power import hold_switch
-    from utility.switches import SwitchError, open_switch
+def at_work(session: Session, config: Config, switch: Switch) -> Iterator[tuple[Store, PoeSwitch]]:
+    """The store, and the switch, held so that nobody else switches its ports meanwhile."""
+    from monitoring.surveys import place_name, worked_at
 
     def tell() -> None:
-        warn(f"{label(switch)} is being worked at by another; this waits for it")
+        warn(f"{place_name(switch)} is being worked at by another; this waits for it")
 
     with session.store(config, read_only=False) as store:
         put_right(store, config)
-        try:
-            with hold_switch(store, switch, on_wait=tell), open_switch(switch) as poe:
-                yield store, poe
-        except SwitchError as error:
-            raise Failure(str(error)) from None
+        with worked_at(store, switch, tell) as poe:
+            yield store, poe
 
 
 def port_numbers(poe: PoeSwitch, words: Sequence[str]) -> list[int]:
@@ -326,38 +284,13 @@ def port_numbers(poe: PoeSwitch, words: Sequence[str]) -> list[int]:
     return numbers
 
 
-def guard_of(hosts: Hosts, force: bool) -> Guard:
-    from monitoring.power import own_macs
-    from utility.power_rules import Guard
-
-    return Guard(own_macs(), frozenset(host.mac for host in hosts.all()), force)
-
-
-def keep_places(store: Store, spots: dict[str, Spot]) -> None:
-    """For `status`, and to notice who moves."""
-    import time
-
-    from monitoring.places import moves
-
-    names = {str(spot.switch.address): spot.switch.name or str(spot.switch.address) for spot in spots.values()}
-    places, events = moves(store.places(), spots, names, time.time())
-    store.save_places(places)
-    store.save_board(events, [])
-
-
 def tell_proposals(
-    config: Config, hosts: Hosts, spots: dict[str, Spot], write: bool, as_json: bool, findings: Iterable[Finding]
+    config: Config, hosts: Hosts, spots: Mapping[str, Spot], write: bool, as_json: bool, findings: Iterable[Finding]
 ) -> None:
     """Show what hosts.csv says or should say of each, and with `write` write it."""
-    from monitoring.operations import adopt
-    from utility.hosts import Plan
-    from utility.mac_mapper import propose
+    from monitoring.surveys import proposal_json, proposals_of
 
-    proposals = propose(spots, hosts.all(), Plan.of(config))
-    if write:
-        for each in proposals:
-            if not each.is_known and each.address is not None:
-                adopt(hosts, each.mac, each.hostname, str(each.address))
+    proposals = proposals_of(config, hosts, spots, write)
     if as_json:
         nobody = [
             {"switch_number": None, "port": each.port.number, "mac": None, "text": each.verdict.text}
@@ -373,18 +306,3 @@ def tell_proposals(
     new = sum(not each.is_known for each in proposals)
     if new and not write:
         click.echo(f"{new} are new; --write puts these lines into hosts.csv", err=True)
-
-
-def proposal_json(proposal: Proposal, write: bool) -> dict[str, object]:
-    return {
-        "switch": str(proposal.spot.switch.address),
-        "switch_number": proposal.spot.switch.index,
-        "port": proposal.spot.port.number,
-        "label": proposal.spot.port.label,
-        "mac": proposal.mac,
-        "address": str(proposal.address) if proposal.address else None,
-        "hostname": proposal.hostname or None,
-        "known": proposal.is_known,
-        "written": write and not proposal.is_known and proposal.address is not None,
-        "note": proposal.note or None,
-    }

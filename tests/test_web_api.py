@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +20,9 @@ from monitoring.fleet import Fleet
 from monitoring.metrics import Reading
 from monitoring.operations import Search
 from monitoring.store import Place as SeenAt
+from tests.test_images import tarball
 from tests.web_rack import STRANGERS, address_of, mac_of, open_backend
+from utility.config import load_config
 from utility.findport import Sighting
 from utility.power_cycle import PortResult
 from utility.switches import Port, SwitchError
@@ -188,6 +192,13 @@ def test_each_route_wants_its_role(world: World, route: object) -> None:
         ("GET", "/config/versions/x", None, 404, "no such version"),
         ("GET", "/config/versions/..%2F..%2Fpiman.db", None, 404, ""),
         ("POST", "/wizard/switch", {"address": "x"}, 409, "no IPv4 address"),
+        ("POST", "/images", {"file": "../piman.db"}, 400, "match"),
+        ("POST", "/images", {"file": "none.img"}, 404, "put it there first"),
+        ("POST", "/switches/0/map", {"ports": [1, 2], "confirm": 1}, 409, '"confirm": 2'),
+        ("POST", "/switches/0/map", {"ports": [1]}, 400, "confirm"),
+        ("POST", "/switches/9/map", {"ports": [1], "confirm": 1}, 404, "there is no switch '9'"),
+        ("GET", "/switches/0/record", None, 409, "127.0.4.200"),
+        ("GET", "/switches/0/calibration", None, 409, "127.0.4.200"),
     ],
 )
 def test_what_is_refused(world: World, method: str, path: str, body: object, status: int, error: str) -> None:
@@ -331,8 +342,6 @@ def test_a_reinstall_is_ordered_for_exactly_these(world: World, switches: object
 
 
 def test_nobody_installs_where_no_server_runs(world: World, switches: object) -> None:
-    from dataclasses import replace
-
     rack = replace(world.backend.rack, server_runs=lambda: False)
     world.backend._rack = lambda: rack
     answer = world.call("POST", "/reinstall", {"targets": ["pi1"], "confirm": 1})
@@ -426,6 +435,33 @@ def test_an_image_is_chosen(world: World) -> None:
     assert world.call("PUT", "/images", {"name": "book"}).status_code == 409
 
 
+def test_an_image_is_imported(world: World, tmp_path: Path) -> None:
+    folder = world.backend.rack.config.image.parent / "images"
+    assert world.get("/images/sources") == []
+    folder.mkdir()
+    tarball(folder / "class.tar.xz", "./sbin/init", pack=lzma.compress)
+    (folder / "notes.txt").write_text("no image")
+    assert [each["file"] for each in cast("list[dict[str, str]]", world.get("/images/sources"))] == [
+        "class.tar.xz", "notes.txt"
+    ]  # fmt: skip
+    job = world.job(world.call("POST", "/images", {"file": "class.tar.xz", "name": "lesson3", "use": True}))
+    (result,) = cast("list[dict[str, object]]", job["results"])
+    assert (job["state"], result["ok"], str(result["text"]).startswith("lesson3: ")) == ("done", True, True), job
+    (image,) = cast("list[dict[str, object]]", world.get("/images"))
+    assert (image["name"], image["in_use"]) == ("lesson3", True)
+    for body, error in [
+        ({"file": "notes.txt"}, "notes.txt is neither a tarball nor an image of a card"),
+        ({"file": "class.tar.xz", "name": "lesson3"}, "there is an image lesson3 already"),
+        ({"file": "class.tar.xz", "name": "x", "ssh_key": "ssh-ed25519 AAAA"}, "--ssh-key is for card images"),
+    ]:
+        job = world.job(world.call("POST", "/images", body))
+        assert (job["state"], error in str(job["error"])) == ("failed", True), job
+    world.backend.close()
+    job = world.job(world.call("POST", "/images", {"file": "class.tar.xz", "name": "late"}))
+    assert job["error"] == "interrupted; nothing was made"
+    assert sorted(path.name for path in folder.iterdir()) == ["class.tar.xz", "lesson3.tgz", "notes.txt"]
+
+
 def test_tokens_are_made_and_end(world: World) -> None:
     made = world.call("POST", "/tokens", {"name": "ci", "role": "read"})
     assert made.status_code == 201
@@ -497,9 +533,31 @@ def test_alerts_are_acknowledged_and_silenced(world: World) -> None:
     assert world.get("/silences") == []
 
 
-def test_what_the_switches_say_is_laid_over_the_rack(world: World) -> None:
-    from dataclasses import replace
+def test_rules_are_shown_and_channels_tried(world: World, tmp_path: Path) -> None:
+    rules = world.get("/alerts/rules", "read")
+    assert isinstance(rules, list)
+    assert {"name": "temperature", "severity": "warning", "enabled": True}.items() <= {
+        key: value for each in rules if each["name"] == "temperature" for key, value in each.items()
+    }.items()
+    answer = world.call("POST", "/alerts/test", {})
+    assert (answer.status_code, "config.yaml names none" in answer.text) == (409, True)
+    script = tmp_path / "tell"
+    script.write_text(f"#!/bin/sh\ncat >{tmp_path}/told\n")
+    script.chmod(0o755)
+    with (tmp_path / "config.yaml").open("a") as config:
+        config.write(f"monitoring:\n  channels:\n    - {{name: desk, type: script, path: {script}}}\n")
+        config.write("    - {name: gone, type: script, path: /nowhere/tell}\n")
+    rack = replace(world.backend.rack, config=load_config(tmp_path / "config.yaml", environ={}))
+    world.backend._rack = lambda: rack
+    job = world.job(world.call("POST", "/alerts/test", {}))
+    assert (job["state"], job["targets"]) == ("partly", ["desk", "gone"]), job
+    assert "test" in (tmp_path / "told").read_text()
+    assert world.job(world.call("POST", "/alerts/test", {"channel": "desk"}))["state"] == "done"
+    answer = world.call("POST", "/alerts/test", {"channel": "roof"})
+    assert (answer.status_code, "known: desk, gone" in answer.text) == (409, True)
 
+
+def test_what_the_switches_say_is_laid_over_the_rack(world: World) -> None:
     from utility.drivers import Detection
     from utility.switches import Port
 

@@ -93,6 +93,21 @@ class Additions:
 NOTHING = Additions()
 
 
+def agent_files() -> tuple[bytes, bytes]:
+    """The node agent and its unit."""
+    home = Path(__file__).resolve().parents[1]
+    agent = home / "monitoring" / "monitoring_server.py"
+    return agent.read_bytes(), (home / "install" / "rootfs" / "piman-agent.service").read_bytes()
+
+
+def check_public_key(text: str) -> str:
+    """The line of a public key; ImportFailedError: a private one must not get into an image."""
+    text = text.strip()
+    if not text.startswith(("ssh-", "ecdsa-", "sk-")) or "\n" in text:
+        raise ImportFailedError("that is no public key of ssh; give the line of the file that ends in .pub")
+    return text
+
+
 def folder_of(image: Path) -> Path:
     """Where the images are, from which `image` (of config.yaml) is chosen."""
     return image.parent / "images"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from monitoring.channels import ChannelError, Message, deliver
 from monitoring.directory import Roster
 from monitoring.operations import (
     OperationError,
@@ -21,6 +22,7 @@ from monitoring.operations import (
 )
 from monitoring.power import PowerOptions
 from monitoring.store import Place, Store, StoreError
+from monitoring.watching import site_of
 from utility.config import Config
 from utility.hosts import Host, Hosts, Plan, parse_mac
 from utility.service import Severity
@@ -42,11 +44,11 @@ class Acts:
     def __init__(self, rack: Callable[[], Rack], store: Store) -> None:
         self._rack, self._store = rack, store
         self.jobs = Jobs(self._finished)
-        self._closing = threading.Event()
+        self.closing = threading.Event()  # what is under way is to end early
 
     def close(self) -> None:
         """Let what is under way end early: with every port on again."""
-        self._closing.set()
+        self.closing.set()
 
     def _finished(self, job: Job) -> None:
         bad = ", ".join(f"{each.target}: {each.text}" for each in job.results if not each.ok)
@@ -102,11 +104,35 @@ class Acts:
             outcomes: Sequence[Outcome] = ()
             for _again in range(BLINKS):
                 outcomes = self._operations(who, tell).cycle(targets, PowerOptions(0.0, BLINK_SECONDS))
-                if self._closing.is_set() or not any(each.ok for each in outcomes):
+                if self.closing.is_set() or not any(each.ok for each in outcomes):
                     break
             return _results(outcomes)
 
         return self.jobs.start("identify", who.who, _labels(targets), work)
+
+    def test_channels(self, who: Caller, name: str | None) -> Json:
+        """Send a test message to a channel, or to all; OperationError where there is none."""
+        config = self._rack().config
+        channels = config.monitoring.channels
+        chosen = [each for each in channels if name in (None, each.name)]
+        if not chosen:
+            known = f"known: {', '.join(each.name for each in channels)}" if channels else "config.yaml names none"
+            raise OperationError(f"there is no channel {name!r}; {known}" if name else known)
+
+        def work(tell: Tell) -> Sequence[Result]:
+            results = []
+            for each in chosen:
+                now = time.time()
+                tell(each.name, "sending")
+                try:
+                    deliver(each, Message(f"test-{now:.0f}", site_of(config), now, ()))
+                except ChannelError as error:
+                    results.append(Result(each.name, False, str(error)))
+                else:
+                    results.append(Result(each.name, True, "sent"))
+            return results
+
+        return self.jobs.start("test alerts", who.who, [each.name for each in chosen], work)
 
     def adopt(self, who: Caller, mac: str, name: str, address: str) -> Host:
         """Write a Pi into hosts.csv, with the address of the port where it is; OperationError."""
@@ -129,7 +155,7 @@ class Acts:
 
     def _operations(self, who: Caller, tell: Tell) -> Operations:
         store = self._rack().store
-        return Operations(store, who.who, lambda target, text: tell(target.label, text), lambda: self._closing)
+        return Operations(store, who.who, lambda target, text: tell(target.label, text), lambda: self.closing)
 
 
 def _mac(text: str) -> str:

@@ -38,7 +38,8 @@ from web.schemas import (
     whole,
 )
 from web.starting import PAGE, check_views
-from web.views import Json
+from web.surveys import SURVEY_ROUTES
+from web.views import Json, rule_view
 
 LIMIT = whole("at most so many", minimum=1, maximum=1000)
 MAX_ID = 2**53
@@ -123,6 +124,16 @@ FOUND = answer(
     }
 )
 IMAGE = answer({"name": text(), "size": whole(), "when": number(), "in_use": flag("new installs get it")})
+RULE = answer(
+    {
+        "name": text(),
+        "rule": text(most=1000),
+        "severity": text(),
+        "enabled": flag(),
+        "only": many(text(), description="patterns of the Pis it is for; empty: all"),
+        "source": text("where it was written", 4096),
+    }
+)
 SILENCE = answer(
     {"id": whole(), "subject": text(), "rule": text(), "until": number(), "by": text(), "why": text(most=2000)}
 )
@@ -307,6 +318,14 @@ def use_image(call: Call) -> Json:
 def alerts(call: Call) -> list[Json]:
     every = call.query.get("all") == "true"
     return call.backend.alerts(not every, cast("int", call.query.get("limit", 1000)))
+
+
+def alert_rules(call: Call) -> list[Json]:
+    return [rule_view(each) for each in call.backend.rack.config.monitoring.rules]
+
+
+def test_channels(call: Call) -> Json:
+    return call.backend.acts.test_channels(call.caller, cast("str | None", body_of(call).get("channel")))
 
 
 def silences(call: Call) -> list[Json]:
@@ -554,6 +573,15 @@ ROUTES: tuple[Route, ...] = (
         "POST", "/alerts/{id}/acknowledge", "acknowledge", "Say that you know of it.", told(acknowledge),
         {200: answer({"acknowledged": flag()})}, "operate", tag="alerts",
     ),
+    Route(
+        "GET", "/alerts/rules", "alert_rules", "Every rule, and where it was written.", told(alert_rules),
+        {200: many(RULE)}, tag="alerts",
+    ),
+    Route(
+        "POST", "/alerts/test", "test_channels", "Send a test message to one channel, or to all.",
+        told(test_channels), {202: JOB}, "operate", thing({}, {"channel": text("its name in config.yaml", 100)}),
+        tag="alerts",
+    ),
     Route("GET", "/silences", "silences", "What is not told now.", told(silences), {200: many(SILENCE)}, tag="alerts"),
     Route(
         "POST", "/silences", "add_silence", "Let nobody be told of what matches, for a while.", told(add_silence),
@@ -607,5 +635,6 @@ ROUTES: tuple[Route, ...] = (
         {200: answer({"changed": flag()})}, "admin", thing({"password": text("", 1024, minLength=8)}), tag="access",
     ),
     *FILE_ROUTES,
+    *SURVEY_ROUTES,
     Route("GET", "/openapi.json", "openapi", "This description.", openapi, {200: {"type": "object"}}, tag="access"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""findport, mapper, discover, calibrate and switch record, as a user types them, on the lab's switches."""
+"""findport, mapper, discover, calibrate and switch record, typed and by the API, on the lab's switches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import io
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,13 @@ from lab.replay import read_record
 from lab.switch import Device, FamilySwitch
 from monitoring.store import Store
 from piman import main
+from utility.config import load_config
+from utility.hosts import Hosts
+from web import surveys
+from web.access import make_token
+from web.app import create_app
+from web.backend import Backend, Place, Rack
+from web.routes import PREFIX
 
 PI, OTHER, GUEST, DESK = (f"b8:27:eb:00:00:{number:02x}" for number in (7, 8, 9, 10))
 
@@ -237,3 +246,123 @@ def test_a_wrong_word_is_told_what_is_known(
     assert done.returncode == code
     assert Quirks() == rack[0].quirks
     assert IPv4Address(rack[0].address)
+
+
+# ---------------------------------------------------------------------------------------------------------- by the API
+
+
+class Api:
+    """The API over the files of a folder, asked by an administrator."""
+
+    def __init__(self, folder: Path) -> None:
+        config = load_config(folder / "config.yaml", environ={})
+        store = Store(config.state_dir / "piman.db")
+        hosts = Hosts.open(folder / "hosts.csv", config)
+        rack = Rack(config, hosts, store, store.pis, dict, lambda: False)
+        self.backend = Backend(Place(config.path, None, config.state_dir, store, config.web), lambda: rack)
+        self._client = create_app(self.backend).test_client()
+        self._token = make_token(store, "test", "admin", 1.0)
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.backend.close()
+        self.backend.place.store.close()
+
+    def __call__(self, method: str, path: str, body: object = None, status: int = 200) -> Any:  # noqa: ANN401  # JSON
+        headers = {"Authorization": f"Bearer {self._token}"}
+        answer = self._client.open(PREFIX + path, method=method, json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json
+
+    def job(self, path: str, body: object) -> Any:  # noqa: ANN401
+        """The job when it has ended."""
+        number = self("POST", path, body, 202)["id"]
+        end = time.monotonic() + 60
+        while (job := self("GET", f"/jobs/{number}"))["state"] == "running":
+            assert time.monotonic() < end, job
+            time.sleep(0.05)
+        return job
+
+
+def test_map_and_discover_by_the_api(
+    tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surveys, "PATIENCE", 1.0)
+    with Api(tmp_path) as api:
+        found = api("POST", "/discover", {})
+        assert [(each["mac"], each["port"], each["known"]) for each in found["found"]] == [
+            (PI, 2, True), (OTHER, 3, False), (GUEST, 1, False)
+        ]  # fmt: skip
+        assert found["unsure"] == found["failed"] == []
+        assert rack[0].told == []
+        assert (
+            "cuts the power of 3 ports"
+            in api("POST", "/switches/0/map", {"ports": [1, 3, 5], "confirm": 1}, 409)["error"]
+        )
+        job = api.job("/switches/rack-a/map", {"ports": [1, 3, 3, 5], "confirm": 3, "write": True})
+        assert (job["state"], job["who"], job["targets"]) == (
+            "partly", "token test", ["rack-a port 1", "rack-a port 3", "rack-a port 5"]
+        )  # fmt: skip
+        assert [each["ok"] for each in job["results"]] == [False, True, False]
+        assert job["results"][1]["text"] == (
+            f"{OTHER} by the forwarding table; hosts.csv: {OTHER};127.0.167.13;pi-000008;0 (written)"
+        )
+        assert rack[0].told == [(1, False), (1, True), (3, False), (3, True)], "and not the uplink"
+        assert (tmp_path / "hosts.csv").read_text() == f"{HOSTS}{OTHER};127.0.167.13;pi-000008;0\n"
+        written = [each["mac"] for each in api("POST", "/discover", {"write": True})["found"] if each["written"]]
+        assert written == [GUEST]
+        rack[1].stop()
+        assert "127.0.167.202" in api("POST", "/discover", {})["failed"][0]
+        job = api.job("/switches/1/map", {"ports": [1], "confirm": 1})
+        assert (job["state"], "127.0.167.202" in job["error"]) == ("failed", True)
+        trail = [(each["action"], each["result"]) for each in api("GET", "/audit")]
+        assert ("discover", "written into hosts.csv") in trail
+        assert trail[0][0] == "map"
+
+
+def test_calibrate_by_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INDEXES, "mad", lambda socket: (1, 900 - 9 * socket.number))
+    family = replace(FAMILIES["standard"], tables=(standard_table("mad"),))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    monkeypatch.setattr(surveys, "PATIENCE", 3.0)
+    with (
+        FamilySwitch(family, tmp_path / "a", "127.0.167.201", ports=3, devices={2: Device((PI,))}),
+        Api(tmp_path) as api,
+    ):
+        unknown = api("GET", "/switches/0/calibration")["ports"]
+        assert unknown == [873, 882, 891]
+        job = api.job("/switches/0/calibration", {"ports": [882, 891], "confirm": 2})
+        assert [(each["ok"], each["text"]) for each in job["results"]] == [
+            (True, "it is the interface 2"), (False, "no link went: plug a Pi in there that is up, and try again")
+        ]  # fmt: skip
+        assert 882 not in api("GET", "/switches/0/calibration")["ports"]
+        assert api("DELETE", "/switches/0/calibration") == {"forgotten": True}
+        assert api("GET", "/switches/0/calibration")["ports"] == unknown
+        assert "known: 0 (rack-a)" in api("GET", "/switches/7/calibration", status=404)["error"]
+
+
+def test_what_is_under_way_ends_with_the_manager(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]) -> None:
+    """With the port on again."""
+    with Api(tmp_path) as api:
+        number = api("POST", "/switches/0/map", {"ports": [1, 2, 3], "confirm": 3}, 202)["id"]
+        while not rack[0].told:
+            time.sleep(0.01)
+        began = time.monotonic()
+        api.backend.close()
+        while (job := api("GET", f"/jobs/{number}"))["state"] == "running":
+            time.sleep(0.05)
+        assert time.monotonic() - began < 10
+        assert (job["state"], job["error"]) == ("failed", "interrupted; the port is on again")
+        assert rack[0].told == [(1, False), (1, True)]
+
+
+def test_record_by_the_api(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]) -> None:
+    with Api(tmp_path) as api:
+        assert PI in api("GET", "/switches/0/record")["text"].lower().replace(" ", ":")
+        text = api("GET", "/switches/0/record?anonymise=true")["text"]
+        (tmp_path / "sw.txt").write_text(text)
+        assert len(read_record(tmp_path / "sw.txt").ports()) == 4
+        assert PI not in text
