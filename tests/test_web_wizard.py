@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from monitoring.doctor import SwitchFacts
-from utility.config import SnmpAccess, load_config
+from utility.config import SnmpAccess, Switch, load_config
 from utility.drivers import Detection
-from utility.switches import Port
+from utility.switches import Port, SwitchError
 from web import wizard
 from web.views import Json
 
@@ -79,7 +80,22 @@ def test_a_switch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     port = Port(1, "1", index=(1, 1), admin_on=True, detection=Detection.DELIVERING)
     answers = [SwitchFacts("A  switch\nof 8 ports", (port,)), SwitchFacts(problem="no answer")]
     monkeypatch.setattr(wizard, "ask_switches", lambda _switches: [answers.pop(0)])
+    monkeypatch.setattr(wizard, "open_switch", no_switch)
     found = wizard.try_switch(IPv4Address("172.30.4.254"), SnmpAccess())
     assert (found["ok"], found["description"], found["ports"]) == (True, "A switch of 8 ports", [1])
+    assert found["leads_on"] == []
     found = wizard.try_switch(IPv4Address("172.30.4.254"), SnmpAccess())
     assert (found["ok"], found["text"], bool(found["advice"])) == (False, "no answer", True)
+
+
+def no_switch(switch: Switch) -> NoReturn:
+    raise SwitchError(switch, "", "it keeps its tables to itself")
+
+
+def test_a_port_that_leads_on_is_left_alone(tmp_path: Path) -> None:
+    wanted = {**WANTED, "switches": [{"address": "172.30.4.254", "ports": 4, "protected": [2, 9]}]}
+    path = tmp_path / "config.yaml"
+    path.write_text(wizard.config_text(wanted))
+    (switch,) = load_config(path, environ={}).switches
+    assert switch.protected_ports == {2, 9}
+    assert [str(each) for each in switch.pi_addresses] == ["172.30.4.11", "None", "172.30.4.12", "172.30.4.13"]

@@ -337,6 +337,7 @@ _FIRST = thing(
                 {
                     "name": text("", 64, pattern="^[^\\n\\r]*$"),
                     "ports": whole("how many get an address", minimum=0, maximum=wizard.MAX_PORTS),
+                    "protected": many(whole(minimum=1, maximum=1024), maxItems=64, description="ports that lead on"),
                 },
             ),
             maxItems=64,
@@ -357,7 +358,14 @@ _BEFORE_START = answer(
     }
 )
 _TRIED = answer(
-    {"ok": flag(), "description": text(), "ports": many(whole()), "text": text(most=2000), "advice": text(most=2000)}
+    {
+        "ok": flag(),
+        "description": text(),
+        "ports": many(whole()),
+        "leads_on": many(whole()),
+        "text": text(most=2000),
+        "advice": text(most=2000),
+    }
 )
 
 

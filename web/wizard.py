@@ -6,13 +6,17 @@ import contextlib
 import fcntl
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from monitoring.doctor import check_switch
 from monitoring.inspection import ask_switches, look_at_image, look_at_links
+from monitoring.power import own_macs
 from utility.config import SnmpAccess, Switch
+from utility.power_rules import Guard, refusal
+from utility.switches import Port, SwitchError, open_switch
 from web.views import Json
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
@@ -91,10 +95,25 @@ def try_switch(address: IPv4Address, access: SnmpAccess) -> Json:
     return {
         "ok": not facts.problem,
         "description": " ".join(facts.description.split())[:200],
-        "ports": [port.number for port in facts.ports],
+        "ports": [port.number for port in facts.ports if port.has_poe],
+        "leads_on": leading_on(switch, facts.ports),
         "text": facts.problem or checks[0].text,
         "advice": checks[0].advice,
     }
+
+
+def leading_on(switch: Switch, ports: Sequence[Port]) -> list[int]:
+    """The PoE ports with this machine or another switch behind them: no Pi is there, and none may lose its power."""
+    if not ports:
+        return []
+    try:
+        with open_switch(switch) as poe:
+            macs = poe.macs(ports)
+    except SwitchError:  # a switch that keeps its tables to itself
+        macs = {}
+    guard = Guard(own_macs())
+    fed = (port for port in ports if port.has_poe)
+    return [port.number for port in fed if refusal(port, macs.get(port.number, frozenset()), (), guard)]
 
 
 def config_text(wanted: Json) -> str:
@@ -118,10 +137,16 @@ def config_text(wanted: Json) -> str:
         lines.append(f"  - address: {switch['address']}")
         if switch.get("name"):
             lines.append(f"    name: {switch['name']}")
-        count = int(switch.get("ports", 0))
+        count, left_alone = int(switch.get("ports", 0)), set(switch.get("protected", ()))
+        if left_alone:
+            lines.append(f"    protected_ports: {sorted(left_alone)}     # they lead to this machine or another switch")
         if count:
             lines.append("    pi_addresses:     # entry i is the Pi on port i, counted from 1")
-            lines += [f"      - {address}" for address in _addresses(wanted, count, used)]
+            addresses = iter(_addresses(wanted, count, used))
+            for port in range(1, count + 1):
+                address = None if port in left_alone else next(addresses, None)
+                if address is not None or port in left_alone:
+                    lines.append(f"      - {address or 'null'}")
     return "\n".join(lines) + "\n"
 
 

@@ -21,9 +21,9 @@ from lab.replay import read_record
 from lab.switch import Device, FamilySwitch
 from monitoring.store import Store
 from piman import main
-from utility.config import load_config
+from utility.config import SnmpAccess, load_config
 from utility.hosts import Hosts
-from web import surveys
+from web import surveys, wizard
 from web.access import make_token
 from web.app import create_app
 from web.backend import Backend, Place, Rack
@@ -366,3 +366,10 @@ def test_record_by_the_api(tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitc
         (tmp_path / "sw.txt").write_text(text)
         assert len(read_record(tmp_path / "sw.txt").ports()) == 4
         assert PI not in text
+
+
+def test_the_first_steps_see_which_port_leads_on(rack: tuple[FamilySwitch, FamilySwitch]) -> None:
+    found = wizard.try_switch(IPv4Address("127.0.167.201"), SnmpAccess())
+    assert (found["ok"], found["ports"], found["leads_on"]) == (True, [1, 2, 3, 4], [])
+    rack[0].plug(1, Device(tuple(f"02:00:00:00:01:{number:02x}" for number in range(3))))
+    assert wizard.try_switch(IPv4Address("127.0.167.201"), SnmpAccess())["leads_on"] == [1]

@@ -14,7 +14,7 @@ const result = h("section", { class: "card", "aria-live": "polite" }, h("h2", {}
 function wanted() {
   const value = (name) => inputs[name].input.value.trim();
   return { private_number: value("private_number"), server_address: value("server_address"), subnet_mask: value("subnet_mask"), interface: value("interface"), unknown_pis: value("unknown_pis"),
-    switches: switches.filter((each) => each.address.input.value.trim()).map((each) => ({ address: each.address.input.value.trim(), name: each.name.input.value.trim(), ports: Number(each.ports.input.value) || 0 })) };
+    switches: switches.filter((each) => each.address.input.value.trim()).map((each) => ({ address: each.address.input.value.trim(), name: each.name.input.value.trim(), ports: Number(each.ports.input.value) || 0, protected: each.leadsOn })) };
 }
 
 let timer = 0;
@@ -40,6 +40,7 @@ async function check() {
 function addSwitch() {
   const input = (about) => h("input", { autocomplete: "off", oninput: typed, ...about });
   const each = {
+    leadsOn: [],
     address: field("Address", input({ placeholder: "172.30.4.254" }), "of its management"),
     name: field("Name", input({ placeholder: "upper" }), "as you call it; may be left out"),
     ports: field("Ports with a Pi", input({ type: "number", min: 0, max: 64, value: "8" }), "each gets an address for its Pi"),
@@ -53,12 +54,14 @@ function addSwitch() {
     let answer;
     try { answer = await api("POST", "/wizard/switch", { address: each.address.input.value.trim(), ...(community ? { read_community: community } : {}) }); } catch (error) { said.className = "problem"; said.textContent = error.message; return; }
     said.className = answer.ok ? "good" : "problem";
-    said.textContent = answer.ok ? `${answer.description}: ${answer.ports.length} PoE ports` : `${answer.text}${/[.?!]$/.test(answer.text) ? "" : "."} ${answer.advice}`;
-    if (answer.ports.length) { each.ports.input.value = String(answer.ports.length); typed(); }
+    each.leadsOn = answer.leads_on;
+    const leads = answer.leads_on.length ? `; ${answer.leads_on.length > 1 ? "ports" : "port"} ${answer.leads_on.join(", ")} to this machine or another switch: left alone` : "";
+    said.textContent = answer.ok ? `${answer.description}: ${answer.ports.length} PoE ports${leads}` : `${answer.text}${/[.?!]$/.test(answer.text) ? "" : "."} ${answer.advice}`;
+    if (answer.ports.length) { each.ports.input.value = String(Math.min(64, Math.max(...answer.ports))); typed(); }
   }) }, "Test it");
   const remove = h("button", { class: "push", onclick: () => { switches.splice(switches.indexOf(each), 1); box.remove(); typed(); } }, "Remove");
   const box = h("fieldset", { class: "card" }, h("legend", {}, `Switch ${switches.length}`), h("div", { class: "fields" }, [each.address, each.name, each.ports, each.community].map(({ node }) => node)), h("div", { class: "bar" }, test, said, switches.length ? remove : null));
-  for (const { input } of [each.address, each.community]) input.addEventListener("input", () => { said.textContent = ""; });
+  for (const { input } of [each.address, each.community]) input.addEventListener("input", () => { said.textContent = ""; each.leadsOn = []; });
   switches.push(each);
   list.append(box);
 }
