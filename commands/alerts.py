@@ -166,20 +166,11 @@ def silence(session: Session, who: str, rule: str, duration: str, why: str, numb
 @click.pass_obj
 def rules(session: Session, as_json: bool) -> None:
     """Show every rule, and where it was written."""
+    from utility.rules import rule_json
+
     found = session.config().monitoring.rules
     if as_json:
-        body = [
-            {
-                "name": each.name,
-                "rule": each.expression,
-                "severity": str(each.severity),
-                "enabled": each.enabled,
-                "only": list(each.only),
-                "source": each.source,
-            }
-            for each in found
-        ]
-        click.echo(json.dumps(body, indent=2))
+        click.echo(json.dumps([rule_json(each) for each in found], indent=2))
         return
     rows = [
         (each.name, each.expression, str(each.severity) if each.enabled else "off", " ".join(each.only), each.source)

@@ -376,3 +376,15 @@ def merge(rules: Sequence[Rule], over: Sequence[Rule]) -> tuple[Rule, ...]:
     merged = {rule.name: rule for rule in rules}
     merged.update((rule.name, rule) for rule in over)
     return tuple(merged.values())
+
+
+def rule_json(rule: Rule) -> dict[str, object]:
+    """For scripts."""
+    return {
+        "name": rule.name,
+        "rule": rule.expression,
+        "severity": str(rule.severity),
+        "enabled": rule.enabled,
+        "only": list(rule.only),
+        "source": rule.source,
+    }

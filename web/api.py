@@ -11,6 +11,7 @@ from monitoring.metrics import METRICS
 from monitoring.operations import OperationError, Target, choose_image
 from monitoring.store import StoreError
 from utility.hosts import parse_mac
+from utility.rules import rule_json
 from web.access import ROLES, AccessError, make_token, set_password
 from web.api_files import FILE_ROUTES
 from web.auth import gate
@@ -39,7 +40,7 @@ from web.schemas import (
 )
 from web.starting import PAGE, check_views
 from web.surveys import SURVEY_ROUTES
-from web.views import Json, rule_view
+from web.views import Json
 
 LIMIT = whole("at most so many", minimum=1, maximum=1000)
 MAX_ID = 2**53
@@ -321,7 +322,7 @@ def alerts(call: Call) -> list[Json]:
 
 
 def alert_rules(call: Call) -> list[Json]:
-    return [rule_view(each) for each in call.backend.rack.config.monitoring.rules]
+    return [rule_json(each) for each in call.backend.rack.config.monitoring.rules]
 
 
 def test_channels(call: Call) -> Json:

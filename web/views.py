@@ -14,7 +14,6 @@ from monitoring.store import Event, PiRow, Place
 from monitoring.table import health as health_words
 from utility.config import Config, Problem, Switch
 from utility.hosts import Host
-from utility.rules import Rule
 from utility.service import FileRecord
 from utility.switches import Port
 
@@ -176,16 +175,4 @@ def file_view(file: FileRecord) -> Json:
         "resent": file.resent,
         "outcome": file.outcome,
         "blksize": file.blksize,
-    }
-
-
-def rule_view(rule: Rule) -> Json:
-    """A rule of the alerts."""
-    return {
-        "name": rule.name,
-        "rule": rule.expression,
-        "severity": str(rule.severity),
-        "enabled": rule.enabled,
-        "only": list(rule.only),
-        "source": rule.source,
     }
