@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import socket
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -354,6 +357,31 @@ def test_a_pi_that_vanishes_in_the_image(rig: Rig) -> None:
     eventually(lambda: not rig.server._connections and len(rig.server._threads) == 0)
     pi = Pi(rig)
     pi.install(pi.until_format())
+
+
+def test_the_progress_is_what_the_pi_has_and_no_more(rig: Rig) -> None:
+    """However much our kernel has taken: what the Pi's kernel has acknowledged."""
+    (rig.file.path).write_bytes(bytes(32_000_000))
+    pi = Pi(rig)
+    command = pi.until_format()
+
+    def told() -> int:
+        return max((report.done or 0 for report in rig.reports), default=0)
+
+    def has(source: socket.socket) -> int:
+        waiting = fcntl.ioctl(source, termios.FIONREAD, bytes(4))
+        return taken + int.from_bytes(waiting, sys.byteorder)
+
+    with rig.connect(2, command.port) as source:
+        taken = 0
+        for wanted in (1_000_000, 3_000_000):
+            while taken < wanted:
+                taken += len(source.recv(65536))
+            eventually(lambda: told() == has(source))
+            assert wanted <= told() < 20_000_000
+        while data := source.recv(1 << 20):
+            taken += len(data)
+    eventually(lambda: told() == 32_000_000)
 
 
 def test_it_stops_within_a_second(rig: Rig) -> None:
