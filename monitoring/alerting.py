@@ -189,7 +189,7 @@ class Alerts:
         store: Store,
         facts: Callable[[float], Sequence[Facts]],
         couriers: Sequence[Courier],
-        interval: float = 3.0,
+        interval: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._facts, self._couriers = store, facts, couriers

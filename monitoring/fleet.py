@@ -46,7 +46,7 @@ MAX_QUEUED_PER_PI = 200  # of them: one Pi that boots in a circle must not push 
 PROGRESS_INTERVAL = 0.25  # between two writes of a row where only a transfer went on
 REFRESH_INTERVAL = 2.0  # between two looks at hosts.csv for names and addresses
 PRUNE_INTERVAL = 60.0
-POWER_INTERVAL = 0.5  # between two looks for power-ons that a command has noted
+POWER_INTERVAL = 1.0  # between two looks for power-ons that a command has noted
 JUDGE_INTERVAL = DIAGNOSE_INTERVAL = 1.0
 MAX_DIAGNOSED = 1_000  # boots at a time: looking at ten thousand would hold up all other threads
 DIAGNOSE_FOR = 120.0  # after its last word nothing more is to be found out: every rule has fired by then

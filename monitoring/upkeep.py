@@ -29,6 +29,7 @@ class Upkeep:
 
     name = "upkeep"
     interval = 0.25  # the board's rows reach other processes within this
+    look_interval = 1.0  # between two looks whether a file was changed
     flush_interval = 60.0  # last_seen in hosts.csv
     ask_interval = 5.0
     ask_after = 15.0  # in stage boot: by then the installer has made room for what it booted, or has rebooted
@@ -44,12 +45,14 @@ class Upkeep:
 
     def run(self) -> None:
         next_flush = time.monotonic() + self.flush_interval
-        next_ask = 0.0
+        next_ask = next_look = 0.0
         while not self._stopping.wait(self.interval):
             self._fleet.tick(time.time())
-            self.reload()
-            for look in self._also:
-                look()
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + self.look_interval
+                self.reload()
+                for look in self._also:
+                    look()
             if time.monotonic() >= next_ask:
                 next_ask = time.monotonic() + self.ask_interval
                 self._ask_the_booting()
