@@ -267,7 +267,7 @@ def at_work(session: Session, config: Config, switch: Switch) -> Iterator[tuple[
 
     with session.store(config, read_only=False) as store:
         put_right(store, config)
-        with worked_at(store, switch, tell) as poe:
+        with worked_at(store, switch, tell, warn) as poe:
             yield store, poe
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from monitoring.operations import OperationError, adopt, nudge
 from monitoring.places import Finding, calibrate, links_of, map_ports, moves, read_tables
-from monitoring.power import hold_switch, own_macs
+from monitoring.power import hold_switch, left_off, own_macs, restore_left_off
 from monitoring.store import Store
 from utility.config import Config, Switch
 from utility.hosts import Hosts, Plan
@@ -34,15 +34,28 @@ def place_name(switch: Switch, port: int = 0) -> str:
 
 
 @contextlib.contextmanager
-def worked_at(
-    store: Store, switch: Switch, on_wait: Callable[[], None] = lambda: None, wait: Wait = time.sleep
-) -> Iterator[PoeSwitch]:
-    """The switch, held so that nobody else switches its ports meanwhile. OperationError."""
+def opened(switch: Switch) -> Iterator[PoeSwitch]:
+    """The switch, to look at. OperationError."""
     try:
-        with hold_switch(store, switch, on_wait=on_wait, wait=wait), open_switch(switch) as poe:
+        with open_switch(switch) as poe:
             yield poe
     except SwitchError as error:
         raise OperationError(str(error)) from None
+
+
+@contextlib.contextmanager
+def worked_at(
+    store: Store, switch: Switch, on_wait: Callable[[], None], on_left: Callable[[str], None], wait: Wait = time.sleep
+) -> Iterator[PoeSwitch]:
+    """The switch, held so that nobody else switches its ports meanwhile. OperationError.
+
+    on_wait  is called once where somebody else has it
+    on_left  is told of each port that a power cycle which died had left off: it is on again
+    """
+    with hold_switch(store, switch, on_wait=on_wait, wait=wait), opened(switch) as poe:
+        for result in restore_left_off(store, poe, wait):
+            on_left(left_off(switch, result))
+        yield poe
 
 
 def guard_of(hosts: Hosts, force: bool = False) -> Guard:

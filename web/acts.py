@@ -110,7 +110,7 @@ class Acts:
 
         return self.jobs.start("identify", who.who, _labels(targets), work)
 
-    def test_channels(self, who: Caller, name: str | None) -> Json:
+    def try_channels(self, who: Caller, name: str | None) -> Json:
         """Send a test message to a channel, or to all; OperationError where there is none."""
         config = self._rack().config
         channels = config.monitoring.channels

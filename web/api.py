@@ -9,15 +9,13 @@ from typing import cast
 from monitoring.inspection import examine
 from monitoring.metrics import METRICS
 from monitoring.operations import OperationError, Target, choose_image
-from monitoring.store import StoreError
 from utility.hosts import parse_mac
 from utility.rules import rule_json
-from web.access import ROLES, AccessError, make_token, set_password
+from web.access import ROLES, make_token, set_password
 from web.api_files import FILE_ROUTES
 from web.auth import gate
-from web.jobs import TooManyError
 from web.looks import find, image_view, image_views
-from web.routes import ApiError, Call, Handler, Route, describe
+from web.routes import ApiError, Call, Route, body_of, describe, told
 from web.schemas import (
     AUDIT,
     CONFIRM,
@@ -158,29 +156,6 @@ PICTURE = answer(
         "alerts": many(ALERT),
     }
 )
-
-
-def told(handler: Handler) -> Handler:
-    """Turn what an order may fail of into an answer."""
-
-    def handle(call: Call) -> object:
-        try:
-            return handler(call)
-        except OperationError as error:
-            raise ApiError(409, str(error)) from None
-        except TooManyError as error:
-            raise ApiError(429, str(error)) from None
-        except AccessError as error:
-            raise ApiError(409, str(error)) from None
-        except StoreError as error:
-            raise ApiError(409, str(error)) from None
-
-    return handle
-
-
-def body_of(call: Call) -> dict[str, object]:
-    """The body of a route whose schema says that it is an object."""
-    return cast("dict[str, object]", call.body)
 
 
 def mac_of(call: Call) -> str:
@@ -325,8 +300,8 @@ def alert_rules(call: Call) -> list[Json]:
     return [rule_json(each) for each in call.backend.rack.config.monitoring.rules]
 
 
-def test_channels(call: Call) -> Json:
-    return call.backend.acts.test_channels(call.caller, cast("str | None", body_of(call).get("channel")))
+def try_channels(call: Call) -> Json:
+    return call.backend.acts.try_channels(call.caller, cast("str | None", body_of(call).get("channel")))
 
 
 def silences(call: Call) -> list[Json]:
@@ -580,7 +555,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/alerts/test", "test_channels", "Send a test message to one channel, or to all.",
-        told(test_channels), {202: JOB}, "operate", thing({}, {"channel": text("its name in config.yaml", 100)}),
+        told(try_channels), {202: JOB}, "operate", thing({}, {"channel": text("its name in config.yaml", 100)}),
         tag="alerts",
     ),
     Route("GET", "/silences", "silences", "What is not told now.", told(silences), {200: many(SILENCE)}, tag="alerts"),

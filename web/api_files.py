@@ -15,7 +15,7 @@ from web import wizard
 from web.auth import gate
 from web.editing import ConfigFile, ConflictError, Draft, HostsFile, draft_view
 from web.fields import LISTS, field_views, list_views, switch_fields, switch_views
-from web.routes import ApiError, Call, Handler, Route
+from web.routes import ApiError, Call, Handler, Route, body_of
 from web.schemas import PROBLEM, Schema, answer, flag, many, maybe, number, table, text, thing, whole
 from web.starting import start_view
 from web.views import Json
@@ -41,10 +41,6 @@ def told(handler: Handler) -> Handler:
             raise ApiError(409, f"the file cannot be read or written: {error.strerror or error}") from None
 
     return handle
-
-
-def body_of(call: Call) -> dict[str, object]:
-    return cast("dict[str, object]", call.body)
 
 
 def config_of(call: Call) -> File:

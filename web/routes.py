@@ -6,16 +6,20 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import fastjsonschema
 from flask import Flask, Response, make_response, request
 from werkzeug.exceptions import HTTPException
 
+from monitoring.operations import OperationError
+from monitoring.store import StoreError
 from utility.config import Problem
-from web.access import Caller
+from utility.images import ImportFailedError
+from web.access import AccessError, Caller
 from web.auth import caller, refuse
 from web.backend import Backend
+from web.jobs import TooManyError
 from web.schemas import ERROR, Schema
 from web.views import Json, problem_view
 
@@ -55,6 +59,25 @@ class Call:
 
 
 Handler = Callable[[Call], object]
+
+
+def body_of(call: Call) -> dict[str, object]:
+    """The body of a route whose schema says that it is an object."""
+    return cast("dict[str, object]", call.body)
+
+
+def told(handler: Handler) -> Handler:
+    """Turn what an order may fail of into an answer."""
+
+    def handle(call: Call) -> object:
+        try:
+            return handler(call)
+        except (OperationError, StoreError, AccessError, ImportFailedError) as error:
+            raise ApiError(409, str(error)) from None
+        except TooManyError as error:
+            raise ApiError(429, str(error)) from None
+
+    return handle
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,18 @@ What cuts power or takes minutes is a job; its results say what was found at eac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import cast
 
-from monitoring.operations import OperationError, choose_image, find_switch, known_switches
+from monitoring.operations import choose_image, find_switch, known_switches
 from monitoring.power import InterruptionError, Waiting
-from monitoring.store import StoreError
 from monitoring.surveys import (
     guard_of,
     learn_interfaces,
     look_around,
     map_switch,
+    opened,
     place_name,
     proposal_json,
     proposals_of,
@@ -25,32 +26,15 @@ from monitoring.surveys import (
     worked_at,
 )
 from utility.config import Switch, with_calibrations
-from utility.images import Additions, ImportFailedError, agent_files, check_public_key, folder_of, import_image
-from web.jobs import Result, Tell, TooManyError
-from web.routes import ApiError, Call, Handler, Route
+from utility.images import Additions, agent_files, check_public_key, folder_of, import_image
+from utility.switches import PoeSwitch
+from web.jobs import Result, Tell
+from web.routes import ApiError, Call, Route, body_of, told
 from web.schemas import JOB, Schema, answer, flag, many, maybe, text, thing, whole
 from web.views import Json
 
 PATIENCE = 60.0  # seconds for each Pi to come back
 PROGRESS_INTERVAL = 5.0  # seconds between two steps of an import
-
-
-def told(handler: Handler) -> Handler:
-    """Turn what it may fail of into an answer."""
-
-    def handle(call: Call) -> object:
-        try:
-            return handler(call)
-        except (OperationError, StoreError, ImportFailedError) as error:
-            raise ApiError(409, str(error)) from None
-        except TooManyError as error:
-            raise ApiError(429, str(error)) from None
-
-    return handle
-
-
-def body_of(call: Call) -> dict[str, object]:
-    return cast("dict[str, object]", call.body)
 
 
 def switch_of(call: Call) -> Switch:
@@ -83,7 +67,7 @@ def map_ports(call: Call) -> Json:
         def tell_port(port: int, what: str) -> None:
             tell(place_name(switch, port), what)
 
-        with worked_at(rack.store, switch, _waits(switch, tell), waiting) as poe:
+        with _held(call, switch, tell, waiting) as poe:
             findings, spots = map_switch(
                 rack.store,
                 poe,
@@ -136,7 +120,7 @@ def calibrate(call: Call) -> Json:
             last[port] = what
             tell(place_name(switch, port), what)
 
-        with worked_at(rack.store, switch, _waits(switch, tell), waiting) as poe:
+        with _held(call, switch, tell, waiting) as poe:
             found = learn_interfaces(
                 rack.store, poe, numbers, guard=guard_of(rack.hosts), patience=PATIENCE, tell=tell_port, wait=waiting
             )
@@ -147,8 +131,7 @@ def calibrate(call: Call) -> Json:
 
 
 def uncalibrated(call: Call) -> Json:
-    switch = switch_of(call)
-    with worked_at(call.backend.rack.store, switch) as poe:
+    with opened(switch_of(call)) as poe:
         return {"ports": unknown_interfaces(poe)}
 
 
@@ -163,8 +146,13 @@ def record(call: Call) -> Json:
     return {"text": record_switch(switch_of(call), call.query.get("anonymise") == "true")}
 
 
-def _waits(switch: Switch, tell: Tell) -> Callable[[], None]:
-    return lambda: tell(place_name(switch), "waits: somebody else is switching ports there")
+def _held(call: Call, switch: Switch, tell: Tell, wait: Waiting) -> AbstractContextManager[PoeSwitch]:
+    """The switch, to work at; what is told of it are steps of the job."""
+
+    def waits() -> None:
+        tell(place_name(switch), "waits: somebody else is switching ports there")
+
+    return worked_at(call.backend.rack.store, switch, waits, lambda text: tell(place_name(switch), text), wait)
 
 
 # ---------------------------------------------------------------------------------------------------------- images

@@ -1,6 +1,6 @@
 """The Debian of create_rootfs.sh in a QEMU Pi, with systemd, ssh and agent as on a real board; an image of its card.
 
-No part of the gate, as it takes a quarter of an hour: `tests/run.sh --debian` builds that Debian, then runs this.
+No part of the gate, as it takes ten minutes: `tests/run.sh --debian` builds that Debian, then runs this.
 """
 
 from __future__ import annotations

@@ -322,6 +322,18 @@ def test_map_and_discover_by_the_api(
         assert trail[0][0] == "map"
 
 
+def test_what_a_dead_power_cycle_left_off_comes_on_first(
+    tmp_path: Path, rack: tuple[FamilySwitch, FamilySwitch]
+) -> None:
+    with Api(tmp_path) as api:
+        rack[0].switch_power(2, False)
+        api.backend.place.store.add_intent("127.0.167.201", 2, time.time(), (1, 2))
+        job = api.job("/switches/0/map", {"ports": [3], "confirm": 1})
+        assert job["steps"][0]["text"] == "rack-a port 2 was left off by a power cycle that died; it is on again"
+        assert (2, True) in rack[0].told
+        assert api.backend.place.store.intents() == []
+
+
 def test_calibrate_by_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(INDEXES, "mad", lambda socket: (1, 900 - 9 * socket.number))
     family = replace(FAMILIES["standard"], tables=(standard_table("mad"),))
