@@ -97,6 +97,8 @@ def status_table(
             trouble = (row.hint if row else "") or order or "-"
             lines.append((*known, "-", "", "never", *_cells(reading, now), "-", trouble))
             continue
+        if reading and reading.when < row.since and not reading.values.get("up", 1.0):  # it was booting then
+            reading = None
         heard_at = max(row.heard_at, _answered_at(reading))
         heard = age(now - heard_at) if heard_at else "never"
         trouble = health(row) if _in_trouble(row) else order or _worst(known_of.alerts.get(host.mac, ()), reading)

@@ -122,6 +122,13 @@ def test_what_is_measured_has_columns_where_somebody_polls() -> None:
     assert status_table(UP, HOSTS, {}, (), 1000.0, measured(quiet, []))[2].endswith("down  -    -     -      down")
 
 
+def test_who_was_down_while_it_booted_is_not_down_when_it_is_up() -> None:
+    booted = [dataclasses.replace(row, since=995.0) for row in UP]
+    assert status_table(booted, HOSTS, {}, (), 1000.0, measured(READINGS, []))[2].endswith(
+        "  -       -        -         ok"
+    )
+
+
 def test_the_gravest_alert_is_the_health_unless_the_boot_says_more() -> None:
     alerts = [
         alert(1, AlertSeverity.WARNING, "its disk is 96 % full"),
